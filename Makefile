@@ -1,0 +1,38 @@
+# The few things people do. Everything is installed into .venv; nothing else on the machine changes.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint starter bench clean
+
+demo: .venv/studio  ## the main job, from a brief to an exported pack
+	$(BIN)/platemark demo
+
+test: .venv/dev lint  ## all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+starter: .venv/studio  ## retrain the starter models from nothing
+	$(BIN)/python -m starter.train
+
+bench: .venv/studio  ## side-by-side measurements
+	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.audit
+
+clean:
+	rm -rf .venv workspace
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Platemark needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+
+.venv/studio: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (a few minutes, some 6 GB: torch comes with its GPU libraries) ..."
+	$(INSTALL) -e '.[studio]'
+	@touch $@
+
+.venv/dev: .venv/studio
+	$(INSTALL) -e '.[studio,dev]'
+	@touch $@

@@ -1,0 +1,245 @@
+"""Opens the catalog: a DuckLake with its metadata in SQLite and its data in Parquet files.
+
+Flows write through `writing`, the one place where commits are tried again; everything that only
+reads goes through `reading`, a private copy of the metadata, so that neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from catalog.extensions import load_extensions
+from catalog.faults import is_contention, setup_error
+from catalog.metadata import METADATA, exists, metadata_copy
+from pipeline.errors import BusyError, SetupError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+__all__ = ["SCHEMA_VERSION", "Lake", "attached", "exists", "reading", "writing"]
+
+SCHEMA_VERSION = 1
+DATA = "data"
+_PATIENCE_SECONDS = 120.0
+
+
+class Lake:
+    """An open catalog. Threads may share it: one transaction at a time, reads beside it."""
+
+    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self.folder = folder
+        self.connection = connection
+        self.unmerged = 0
+        """Batches appended by this process since small files were last merged."""
+        self._lock = threading.RLock()
+
+    def transact(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], patience: float = _PATIENCE_SECONDS
+    ) -> T:
+        """Runs `work` in one transaction, and all of it again when another writer was faster.
+
+        Measured (facts: DuckLake's own retries lose batches): only the whole transaction, tried
+        again after a random pause, is safe with SQLite metadata. Raises BusyError after
+        `patience` seconds, SetupError when the disk is full or the metadata is damaged.
+        """
+        import duckdb
+
+        deadline = time.monotonic() + patience
+        pause = 0.02
+        with self._lock:
+            while True:
+                try:
+                    self.connection.execute("BEGIN")
+                    result = work(self.connection)
+                    self.connection.execute("COMMIT")
+                    return result
+                except duckdb.Error as error:
+                    self._roll_back()
+                    if not is_contention(error):
+                        raise setup_error(error, self.folder) or error from error
+                    if time.monotonic() > deadline:
+                        raise BusyError(
+                            f"the catalog {self.folder} has been locked by other writers for "
+                            f"{patience:.0f} s: run again when they are done"
+                        ) from error
+                except BaseException:
+                    self._roll_back()
+                    raise
+                time.sleep(random.uniform(pause / 2, pause))
+                pause = min(pause * 2, 2.0)
+
+    def read(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | Sequence[Any] = (),
+        **tables: pa.Table,
+    ) -> pa.Table:
+        """The rows of one SELECT; `tables` are Arrow tables that it may name."""
+        import duckdb
+
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute("USE lake")
+            for name, table in tables.items():
+                cursor.register(name, table)
+            return cursor.execute(sql, parameters or None).to_arrow_table()
+        except duckdb.Error as error:
+            raise setup_error(error, self.folder) or error from error
+        finally:
+            cursor.close()
+
+    def rows(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | Sequence[Any] = (),
+        **tables: pa.Table,
+    ) -> list[dict[str, Any]]:
+        """The same as one dict a row."""
+        found: list[dict[str, Any]] = self.read(sql, parameters, **tables).to_pylist()
+        return found
+
+    @contextmanager
+    def alone(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The connection outside a transaction, for upkeep, with other threads kept waiting."""
+        with self._lock:
+            yield self.connection
+
+    def _roll_back(self) -> None:
+        import duckdb
+
+        # A failed commit has ended the transaction already.
+        with suppress(duckdb.Error):
+            self.connection.execute("ROLLBACK")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Lake]:
+    """The catalog in `folder`, made when there is none, open for transactions.
+
+    Raises SetupError: no extensions, no permission, damaged, or written by a newer version.
+    """
+    _refuse_data_without_metadata(folder)
+    if not exists(folder):
+        _create(folder)
+    with attached(folder / METADATA, folder, read_only=False) as connection:
+        yield Lake(folder, connection)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Lake]:
+    """The catalog as it is now, from a private copy of its metadata: never waits for a writer.
+
+    Raises SetupError when there is no catalog yet.
+    """
+    with metadata_copy(folder) as copy, attached(copy, folder, read_only=True) as connection:
+        yield Lake(folder, connection)
+
+
+@contextmanager
+def attached(
+    metadata: Path, folder: Path, *, read_only: bool, **config: Any
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory with the lake attached as `lake` and in use; its time zone is UTC.
+
+    The data path is the folder's own whatever the metadata say, so that a workspace can be moved.
+    """
+    import duckdb
+
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False, **config})
+    try:
+        load_extensions(connection)
+        connection.execute("SET TimeZone = 'UTC'")
+        # A Python variable of the same name must never stand in for a table.
+        connection.execute("SET python_enable_replacements = false")
+        _attach(connection, metadata, folder / DATA, read_only)
+        _check_version(connection, folder)
+        yield connection
+    except duckdb.Error as error:
+        raise setup_error(error, folder) or error from error
+    finally:
+        connection.close()
+
+
+def _attach(
+    connection: duckdb.DuckDBPyConnection, metadata: Path, data: Path, read_only: bool
+) -> None:
+    # Small inserts go to Parquet like all others: rows inlined in the metadata would be copied
+    # with it for every reader (and changing the limit crashed DuckLake 1.0).
+    options = f"DATA_PATH '{_quoted(data)}/', OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    if read_only:
+        options += ", READ_ONLY"
+    connection.execute(f"ATTACH 'ducklake:sqlite:{_quoted(metadata)}' AS lake ({options})")
+    connection.execute("USE lake")
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _create(folder: Path) -> None:
+    """Makes an empty catalog under another name and links it into place: whole, and only once."""
+    import duckdb
+
+    schema = (Path(__file__).parent / "schema.sql").read_text(encoding="utf-8")
+    draft = folder / f".{METADATA}.{os.getpid()}-{random.getrandbits(32):08x}"
+    try:
+        (folder / DATA).mkdir(parents=True, exist_ok=True)
+        connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+        try:
+            load_extensions(connection)
+            _attach(connection, draft, folder / DATA, read_only=False)
+            connection.execute("BEGIN")
+            connection.execute(schema)
+            connection.execute(
+                "INSERT INTO raw.schema_version VALUES (?, ?)",
+                [SCHEMA_VERSION, datetime.now(UTC)],
+            )
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+        # If another process was faster, its catalog is the same.
+        with suppress(FileExistsError):
+            os.link(draft, folder / METADATA)
+    except (duckdb.Error, OSError) as error:
+        raise setup_error(error, folder) or SetupError(
+            f"the catalog {folder} cannot be created: {error}"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _refuse_data_without_metadata(folder: Path) -> None:
+    if not exists(folder) and any((folder / DATA).rglob("*.parquet")):
+        raise SetupError(
+            f"{folder / DATA} holds catalog data, but {folder / METADATA} is missing: restore it "
+            f"from a backup, or move the folder away to begin a new catalog"
+        )
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    import duckdb
+
+    try:
+        row = connection.execute("SELECT max(version) FROM raw.schema_version").fetchone()
+    except duckdb.CatalogException as error:
+        raise SetupError(
+            f"{folder / METADATA} is a DuckLake, but not a Platemark catalog: choose another "
+            f"folder in `catalog_url`"
+        ) from error
+    found = row[0] if row else None
+    if found is None or found > SCHEMA_VERSION:
+        raise SetupError(
+            f"the catalog {folder} has schema version {found}, this Platemark knows up to "
+            f"{SCHEMA_VERSION}: update Platemark"
+        )

@@ -1,0 +1,4 @@
+-- All exported packs: what they hold, under which terms, and how much was left out
+SELECT pack_id, created_at, file, images, left_out, terms_id, licensee, expires, "where", size,
+       sha256
+FROM packs ORDER BY created_at DESC

@@ -1,0 +1,12 @@
+-- The share of images that passed, by client and campaign, and what came of the reviewed ones
+SELECT client, campaign, count(*) AS images,
+       count(*) FILTER (outcome = 'pass') AS passed,
+       count(*) FILTER (outcome = 'review') AS review,
+       count(*) FILTER (outcome = 'review' AND decision = 'approve') AS approved,
+       count(*) FILTER (outcome = 'review' AND decision = 'reject') AS rejected,
+       count(*) FILTER (outcome = 'block') AS blocked,
+       count(*) FILTER (state = 'failed') AS failed,
+       round(count(*) FILTER (outcome = 'pass') / nullif(count(outcome), 0), 4) AS pass_rate,
+       count(*) FILTER (cleared) AS cleared
+FROM images
+GROUP BY client, campaign ORDER BY client, campaign

@@ -1,0 +1,24 @@
+-- Why one image was blocked or sent to review: every score beside the rule that spoke on it
+-- $asset: its sku, or the first digits of its SHA-256 or request id
+WITH meant AS (
+    SELECT * FROM images
+    WHERE sku = $asset
+       OR (length($asset) >= 6 AND (starts_with(request_id, lower($asset))
+           OR request_id IN (SELECT request_id FROM assets
+                             WHERE starts_with(sha256, lower($asset)))))),
+spoken AS (
+    SELECT request_id, reason.rule AS rule, reason.outcome AS says, reason.bound AS bound,
+           reason.text AS why, reason.evidence AS evidence
+    FROM (SELECT request_id, unnest(reasons) AS reason FROM meant)),
+measured AS (SELECT * FROM scores SEMI JOIN meant USING (request_id)),
+all_of_it AS (
+    SELECT coalesce(r.request_id, s.request_id) AS request_id, coalesce(r.rule, s.score) AS score,
+           s.value, r.says, r.bound, r.why, coalesce(s.evidence, r.evidence) AS evidence
+    FROM spoken AS r FULL JOIN measured AS s ON s.request_id = r.request_id AND s.score = r.rule)
+SELECT m.sku, m."index", m.outcome, a.score, a.value, a.says, a.bound, a.why,
+       coalesce(a.evidence -> '$.nearest[0]', a.evidence -> '$.nearest') AS nearest,
+       (a.evidence ->> '$.detector') AS detector, (a.evidence ->> '$.revision') AS revision,
+       m.decision, m.reviewer, m.review_reason, m.policy, m.policy_version, m.policy_digest,
+       m.error, m.request_id
+FROM meant AS m LEFT JOIN all_of_it AS a USING (request_id)
+ORDER BY m.sku, m."index", a.says IS NULL, a.score

@@ -1,0 +1,144 @@
+"""What flows and faces ask of the catalog: what is done, what is known, which image is meant."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog.lake import Lake
+from catalog.rows import text_table
+from pipeline.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from pipeline.checks.duplicates import Catalogued
+
+
+@dataclass(frozen=True)
+class Found:
+    """One image of the catalog: its request, and the file that counts (the signed one, if any)."""
+
+    request_id: str
+    sku: str
+    index: int
+    outcome: str | None
+    state: str
+    sha256: str | None
+    url: str | None
+
+
+def done_request_ids(lake: Lake, request_ids: Iterable[str]) -> set[str]:
+    """Which of these requests have been made (failed ones have not). 100,000 ids in one join."""
+    wanted = text_table(request_id=list(request_ids))
+    found = lake.read(
+        "SELECT DISTINCT request_id FROM wanted JOIN raw.requests USING (request_id) "
+        "WHERE state = 'done'",
+        wanted=wanted,
+    )
+    return set(found.column("request_id").to_pylist())
+
+
+def state_counts(lake: Lake, request_ids: Iterable[str]) -> dict[str, int]:
+    """How many of these requests passed, are in review or blocked, failed, or are `new`."""
+    wanted = text_table(request_id=list(request_ids))
+    rows = lake.rows(
+        "SELECT CASE WHEN r.request_id IS NULL THEN 'new' WHEN r.state = 'failed' THEN 'failed' "
+        "ELSE v.outcome END AS state, count(*) AS images "
+        "FROM wanted LEFT JOIN requests AS r USING (request_id) "
+        "LEFT JOIN verdicts AS v USING (request_id) GROUP BY 1 ORDER BY 1",
+        wanted=wanted,
+    )
+    return {row["state"]: row["images"] for row in rows}
+
+
+def catalogued_images(lake: Lake) -> Iterator[Catalogued]:
+    """Every image made, oldest first, for the check on duplicates."""
+    from pipeline.checks.duplicates import Catalogued
+
+    for row in lake.rows(
+        "SELECT request_id, sku, pixels_sha256, perceptual_hash FROM images "
+        "WHERE pixels_sha256 IS NOT NULL ORDER BY recorded_at, request_id"
+    ):
+        yield Catalogued(**row)
+
+
+def knows(lake: Lake, sha256s: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What the catalog knows of files by SHA-256 (hex), superseded attempts' files included.
+
+    Each: request_id, sku, state (`signed` …), outcome, decision, c2pa_label, recorded_at, counts.
+    Unknown files are absent.
+    """
+    wanted = text_table(sha256=[sha256.lower() for sha256 in sha256s])
+    rows = lake.rows(
+        "SELECT a.sha256, a.request_id, r.sku, a.state, v.outcome, w.decision, "
+        "m.label AS c2pa_label, a.recorded_at, a.attempt = c.attempt AS counts "
+        "FROM wanted JOIN raw.assets AS a USING (sha256) "
+        "JOIN raw.current AS c ON c.request_id = a.request_id "
+        "JOIN raw.requests AS r ON r.request_id = a.request_id AND r.attempt = a.attempt "
+        "LEFT JOIN raw.verdicts AS v ON v.request_id = a.request_id AND v.attempt = a.attempt "
+        "LEFT JOIN raw.manifests AS m ON m.asset_sha256 = a.sha256 AND m.attempt = a.attempt "
+        "LEFT JOIN reviews AS w ON w.request_id = a.request_id AND w.counts "
+        "ORDER BY counts, a.recorded_at DESC",
+        wanted=wanted,
+    )
+    return {row.pop("sha256"): row for row in rows}
+
+
+def find_asset(lake: Lake, name: str) -> Found:
+    """The one image meant by a sku (`SKU-1`: its second image), a prefix (6 hex digits or more) of
+    the file's SHA-256 or of the request id, or a catalogued path (its name is the SHA-256).
+
+    Raises InputError when nothing matches or several images do, naming them.
+    """
+    found = find_assets(lake, name)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        fault = Fault(
+            "the catalog has no such image",
+            remedy="give a sku, a file, or 6 or more digits of its SHA-256 or request id",
+        )
+        raise InputError(name, [fault])
+    faults = [
+        Fault(f"{one.sku}-{one.index} {one.outcome or one.state}", one.request_id[:12])
+        for one in found[:20]
+    ]
+    raise InputError(f"{name} names {len(found)} images, give one of these request ids", faults)
+
+
+def find_assets(lake: Lake, name: str) -> list[Found]:
+    """All images meant by `name`, as find_asset reads it, by sku and index."""
+    stem = Path(name).stem.lower() if "/" in name or "\\" in name or "." in name else name.lower()
+    prefix = stem if len(stem) >= 6 and all(c in "0123456789abcdef" for c in stem) else None
+    rows = lake.rows(
+        'SELECT request_id, sku, "index", outcome, state, sha256, url FROM images '
+        "WHERE sku = $name OR concat(sku, '-', \"index\") = $name "
+        "OR starts_with(request_id, $prefix) OR request_id IN "
+        "(SELECT request_id FROM raw.assets WHERE starts_with(sha256, $prefix)) "
+        'ORDER BY sku, "index", request_id',
+        {"name": name, "prefix": prefix},
+    )
+    return [Found(**row) for row in rows]
+
+
+def measured_speed(lake: Lake) -> dict[str, float]:
+    """Images per second by model, over the last batches (50 a model) committed on this machine."""
+    rows = lake.rows(
+        """
+        WITH times AS (
+            SELECT b.run_id, b.batch_id, b.images, b.committed_at, epoch(b.committed_at - coalesce(
+                lag(b.committed_at) OVER (PARTITION BY b.run_id ORDER BY b.committed_at),
+                r.started_at)) AS seconds
+            FROM batches AS b JOIN runs AS r USING (run_id) WHERE r.host = $host),
+        models AS (
+            SELECT DISTINCT run_id, batch_id, model FROM raw.requests)
+        SELECT model, sum(images) / sum(seconds) AS speed FROM (
+            SELECT * FROM times JOIN models USING (run_id, batch_id)
+            QUALIFY row_number() OVER (PARTITION BY model ORDER BY committed_at DESC) <= 50)
+        GROUP BY model HAVING sum(seconds) > 0
+        """,
+        {"host": platform.node()},
+    )
+    return {row["model"]: row["speed"] for row in rows}

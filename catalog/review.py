@@ -1,0 +1,98 @@
+"""People's decisions on what a policy sent to review: the queue, and the record of each."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from catalog.lake import Lake
+from catalog.rows import arrow, asset_row, manifest_row
+from catalog.write import insert_row, insert_table
+from pipeline.errors import Fault, InputError
+from pipeline.records import Asset, Review, Signed
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def review_queue(lake: Lake) -> list[dict[str, Any]]:
+    """Images in review that nobody has decided on, oldest first: request, reasons, url, sha256."""
+    return lake.rows(
+        'SELECT request_id, sku, "index", campaign, client, prompt, sha256, url, mime, policy, '
+        "policy_version, policy_digest, reasons, recorded_at FROM images "
+        "WHERE outcome = 'review' AND decision IS NULL ORDER BY recorded_at, sku, \"index\""
+    )
+
+
+def record_review(
+    lake: Lake,
+    request_id: str,
+    review: Review,
+    asset: Asset | None = None,
+    signed: Signed | None = None,
+) -> str:
+    """Records a decision; an approval brings the signed asset that was made for it. Returns its id.
+
+    The last decision counts, so an approval can be withdrawn by a rejection. Raises InputError when
+    the image is unknown, its verdict is not `review` (a blocked image cannot be approved), the
+    same was decided already, or the reason is empty.
+    """
+    if (review.decision == "approve") != (asset is not None and signed is not None):
+        raise ValueError("an approval comes with its signed asset, a rejection without")
+    review_id = str(uuid.uuid4())
+
+    def append(connection: duckdb.DuckDBPyConnection) -> None:
+        state = connection.execute(
+            "SELECT c.attempt, v.outcome, w.decision, w.reviewer, a.perceptual_hash "
+            "FROM raw.current AS c LEFT JOIN verdicts AS v USING (request_id) "
+            "LEFT JOIN reviews AS w ON w.request_id = c.request_id AND w.counts "
+            "LEFT JOIN assets AS a ON a.request_id = c.request_id "
+            "WHERE c.request_id = ? LIMIT 1",
+            [request_id],
+        ).fetchone()
+        faults = _faults(review, state)
+        if faults or state is None:
+            raise InputError(f"review of {request_id[:12]}", faults)
+        key = {"request_id": request_id, "attempt": state[0]}
+        insert_row(
+            connection,
+            "reviews",
+            {
+                "review_id": review_id,
+                **key,
+                "decision": review.decision,
+                "reviewer": review.reviewer,
+                "reason": review.reason,
+                "decided_at": review.decided_at,
+                "asset_sha256": asset.sha256 if asset else None,
+            },
+        )
+        if asset and signed:
+            files = [
+                {**key, **asset_row(asset, "review", state[4]), "recorded_at": review.decided_at}
+            ]
+            stores = [{**key, **manifest_row(asset, signed), "recorded_at": review.decided_at}]
+            insert_table(connection, "assets", arrow("assets", files))
+            insert_table(connection, "manifests", arrow("manifests", stores))
+
+    lake.transact(append)
+    return review_id
+
+
+def _faults(review: Review, state: tuple[Any, ...] | None) -> list[Fault]:
+    if state is None:
+        return [Fault("the catalog has no such request", remedy="`platemark review list`")]
+    _, outcome, decision, reviewer, _ = state
+    faults = []
+    if not review.reason.strip() or not review.reviewer.strip():
+        faults.append(Fault("a decision needs a reviewer and a reason", remedy='--reason "…"'))
+    if outcome != "review":
+        faults.append(
+            Fault(
+                f"its verdict is {outcome or 'missing'}, not review",
+                remedy="only what a policy sends to review is decided by people",
+            )
+        )
+    if decision == review.decision:
+        faults.append(Fault(f"{reviewer} decided so already ({decision})", remedy="nothing to do"))
+    return faults

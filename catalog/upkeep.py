@@ -1,0 +1,47 @@
+"""Keeps the catalog quick: merges the small files of many commits and removes what nobody needs."""
+
+from __future__ import annotations
+
+from catalog.faults import is_contention, setup_error
+from catalog.lake import Lake
+
+# Younger files are never removed: a reader that began before may need a merged one, and a commit
+# that is under way owns what looks like an orphan.
+_MERGED = "now() - INTERVAL 1 HOUR"
+_ORPHANED = "now() - INTERVAL 1 DAY"
+
+
+def merge_small_files(lake: Lake) -> None:
+    """Merges adjacent Parquet files of each table. History ("as of") is kept.
+
+    The merged files stay for an hour, for readers who began before. A merge that meets another
+    writer is left to the next one: it loses nothing.
+    """
+    import duckdb
+
+    lake.unmerged = 0
+    try:
+        with lake.alone() as connection:
+            connection.execute("CALL ducklake_merge_adjacent_files('lake')")
+            connection.execute(f"CALL ducklake_cleanup_old_files('lake', older_than => {_MERGED})")
+    except duckdb.Error as error:
+        if not is_contention(error):
+            raise setup_error(error, lake.folder) or error from error
+
+
+def remove_orphans(lake: Lake, *, dry_run: bool = False) -> list[str]:
+    """Removes data files that no commit refers to, left by killed writers; returns their paths.
+
+    Files younger than a day stay, since a commit that is under way may own them.
+    """
+    import duckdb
+
+    try:
+        with lake.alone() as connection:
+            rows = connection.execute(
+                f"FROM ducklake_delete_orphaned_files('lake', dry_run => {dry_run}, "
+                f"older_than => {_ORPHANED})"
+            ).fetchall()
+    except duckdb.Error as error:
+        raise setup_error(error, lake.folder) or error from error
+    return [str(row[0]) for row in rows]

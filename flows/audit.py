@@ -1,0 +1,47 @@
+"""The audit flow: a named question asked on a schedule, its answer kept as a file."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from catalog.audit import ask
+from catalog.results import write_csv
+from pipeline.settings import load_settings
+from pipeline.store import write_file
+
+_ARTIFACT_ROWS = 200
+
+
+@flow(name="audit", persist_result=False)
+def audit(
+    question: str = "verdicts-by-policy-and-day",
+    arguments: dict[str, str] | None = None,
+    workspace: str | None = None,
+) -> str:
+    """Ask a named question and keep the answer as CSV under `audits/` in the workspace.
+
+    Args:
+        question: its name; `platemark audit` lists them.
+        arguments: its parameters as text.
+        workspace: folder of the workspace; default as in the settings.
+
+    Returns the path of the CSV file.
+    """
+    settings = load_settings(Path(workspace) if workspace else None)
+    answer = ask(settings.catalog, question, arguments)
+    text = io.StringIO(newline="")
+    write_csv(answer, text)
+    path = settings.root / "audits" / f"{question}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
+    write_file(path, text.getvalue().encode())
+    rows = answer.table.slice(0, _ARTIFACT_ROWS).to_pylist()
+    shown: list[dict[str, Any]] = [
+        {name: str(value) for name, value in row.items()} for row in rows
+    ]
+    create_table_artifact(shown, key="audit-answer", description=f"{question}: {path.name}")
+    return str(path)

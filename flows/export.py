@@ -1,0 +1,43 @@
+"""The export flow: a licensed pack on demand or on a schedule."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from catalog.export import export as export_pack
+from catalog.selection import EVERYTHING
+from pipeline.settings import load_settings
+
+
+@flow(name="export", persist_result=False)
+def export(
+    where: str = EVERYTHING,
+    terms: str | None = None,
+    out: str | None = None,
+    workspace: str | None = None,
+) -> dict[str, Any]:
+    """Write a pack of the images that `where` names.
+
+    Args:
+        where: condition over the view `images`, as an auditor would write it.
+        terms: a YAML file of usage terms, or the id of catalogued ones.
+        out: path of the zip; default: by date in the workspace's packs folder.
+        workspace: folder of the workspace; default as in the settings.
+
+    Returns the pack in JSON: its id, path, SHA-256, and what was left out and why.
+    """
+    settings = load_settings(Path(workspace) if workspace else None)
+    name = f"pack-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.zip"
+    pack = export_pack(settings, Path(out) if out else settings.packs / name, where, terms)
+    told = pack.as_json()
+    create_table_artifact(
+        [{"sku": each["sku"], "reasons": "; ".join(each["reasons"])} for each in told["left_out"]],
+        key="export-left-out",
+        description=f"Left out of {pack.path.name}, which holds {pack.images} images",
+    )
+    return told

@@ -1,0 +1,137 @@
+"""The produce flow: a brief's images made, checked, signed and indexed, one task a batch.
+
+The next batch is being generated while the last is checked, encoded, signed and indexed. Prefect's
+records are for watching; the catalog is the evidence.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import flow, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.production import Production, Tally, open_production
+from flows.sheet import sheet_markdown, write_sheet
+from pipeline.errors import PlatemarkError, SetupError
+from pipeline.plan import Plan, make_plan
+from pipeline.settings import load_settings
+
+AHEAD = 2
+"""Batches that may wait to be sealed; bounds memory when sealing is the slower side."""
+
+Listener = Callable[[Tally, int], None]
+LISTENER: ContextVar[Listener] = ContextVar("listener", default=lambda tally, total: None)
+"""Called after each batch with the tally and the images this run has to make; for faces."""
+
+
+def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, PlatemarkError)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retries=1, retry_condition_fn=_worth_retrying)
+def generate_batch(production: Production, number: int) -> NDArray[np.uint8]:
+    """Images of batch `number`, tried twice."""
+    return production.generate(number)
+
+
+# Not tried again by Prefect: commits are tried again where they are made, and a run that stopped
+# goes on with this batch when it is run again.
+@task(cache_policy=NO_CACHE, persist_result=False)
+def seal_batch(production: Production, number: int, images: Any) -> None:
+    """Check, decide, label, sign, store and index batch `number`."""
+    production.seal(number, images)
+
+
+# One sealing thread: batches are committed in order, and duplicates are found in one order.
+@flow(
+    name="produce",
+    task_runner=cast(Any, ThreadPoolTaskRunner(max_workers=1)),
+    validate_parameters=True,
+    persist_result=False,
+)
+def produce(
+    brief: str,
+    policy: str = "starter",
+    workspace: str | None = None,
+    template: str | None = None,
+) -> dict[str, Any]:
+    """Make what a brief asks for and the catalog does not have yet.
+
+    Args:
+        brief: path of the brief, read where the flow runs.
+        policy: name of a shipped policy, or the path of one.
+        workspace: folder of the workspace; default as in the settings.
+        template: Jinja2 prompt template for a bare table.
+
+    Returns the run's summary. Raises PlatemarkError subclasses for inputs and set-up.
+    """
+    settings = load_settings(Path(workspace) if workspace else None)
+    plan = make_plan(settings, Path(brief), policy, template)
+    with open_production(settings, plan) as production:
+        if production.batches:
+            _run_batches(production)
+            sheet = write_sheet(settings, production)
+            _publish(production, plan)
+        else:
+            sheet = None
+        return production.summary() | {"contact_sheet": str(sheet) if sheet else None}
+
+
+def _run_batches(production: Production) -> None:
+    total = sum(len(batch.requests) for batch in production.batches)
+    progress = cast(
+        UUID, create_progress_artifact(0.0, key="produce-progress", description="images made")
+    )
+    report = LISTENER.get()
+    pending: deque[PrefectFuture[None]] = deque()
+
+    def settle_oldest() -> None:
+        pending.popleft().result()
+        report(production.tally, total)
+        update_progress_artifact(progress, 100 * production.tally.made / total)
+
+    for number in range(len(production.batches)):
+        images: Any
+        try:
+            images = generate_batch(production, number)
+        except SetupError:
+            raise
+        # A batch that cannot be made even when tried again must not cost the others.
+        except Exception as error:
+            images = error
+        pending.append(seal_batch.submit(production, number, images))
+        if len(pending) >= AHEAD:
+            settle_oldest()
+    while pending:
+        settle_oldest()
+
+
+def _publish(production: Production, plan: Plan) -> None:
+    """What Prefect's own pages show of the run."""
+    tally = production.tally
+    create_table_artifact(
+        [{"verdict": name, "images": count} for name, count in tally.outcomes.items()]
+        + [{"verdict": f"rule {name}", "images": count} for name, count in tally.rules.items()],
+        key="produce-verdicts",
+        description=f"Verdicts of {plan.brief.name} under {plan.policy.policy}",
+    )
+    create_markdown_artifact(
+        sheet_markdown(production), key="produce-contact-sheet", description="Contact sheet"
+    )

@@ -1,0 +1,210 @@
+"""A brief: what a client wants. The first step of the way of data: brief → requests.
+
+A brief is a YAML file with settings and items (inline or a table beside it), or a bare table with a
+prompt template. Everything wrong with it is reported at once, before any work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.brief_table import Row, decode_text, read_table, rows_of, yaml_fault
+from pipeline.errors import Fault, InputError
+from pipeline.terms import UsageTerms
+
+MAX_SIDE = 4096
+MAX_COUNT = 1000
+MAX_STEPS = 1000
+_UNION_MEMBERS = ("literal[", "constrained-int", "int", "str", "list[")
+
+
+class ImageSettings(BaseModel):
+    """How an image is made. The brief sets them for all items, a column of that name for one item.
+
+    Sizes are pixels; unset values come from the model. `seed` is `derived` (from the request's
+    content) or a number: image k of an item then has the seed `seed + k`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["text-to-image"] = "text-to-image"
+    model: str = "starter"
+    negative_prompt: str = ""
+    count: int = Field(default=1, ge=1, le=MAX_COUNT)
+    seed: Annotated[int, Field(ge=0, lt=2**63 - MAX_COUNT)] | Literal["derived"] = "derived"
+    width: int | None = Field(default=None, ge=64, le=MAX_SIDE, multiple_of=8)
+    height: int | None = Field(default=None, ge=64, le=MAX_SIDE, multiple_of=8)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=50, allow_inf_nan=False)
+
+
+class BriefFile(ImageSettings):
+    """The keys of a YAML brief."""
+
+    template: str | None = Field(default=None, max_length=20_000)
+    """Jinja2 over the columns; without it the items need a `prompt` column."""
+    campaign: str | None = None
+    client: str = ""
+    terms: UsageTerms | None = None
+    """Usage terms of these images; without them the policy's."""
+    items: str | list[Any]
+    """The items, or the path of a table beside the brief."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row, validated: its settings, its columns for the template, its place for messages."""
+
+    sku: str
+    settings: ImageSettings
+    columns: Mapping[str, Any]
+    where: str
+
+
+@dataclass(frozen=True)
+class Brief:
+    """A brief that was read whole. `digest` is the SHA-256 of brief, table and template."""
+
+    name: str
+    campaign: str
+    client: str
+    template: str | None
+    terms: UsageTerms | None
+    items: tuple[Item, ...]
+    digest: str
+
+
+def load_brief(path: Path, template: str | None = None) -> Brief:
+    """Read a brief. `template` replaces the brief's own, and makes a bare table a brief.
+
+    Raises InputError with every fault of the brief and its table.
+    """
+    faults: list[Fault] = []
+    table, head = path, None
+    if path.suffix.lower() in (".yaml", ".yml"):
+        head = _read_head(path, faults)
+    if head is None and not faults:
+        rows, head = read_table(path, faults), BriefFile(items=[])
+    elif head is None:
+        rows = []
+    elif isinstance(head.items, str):
+        table = path.parent / head.items
+        rows = []
+        if table.resolve().is_relative_to(path.parent.resolve()):
+            rows = read_table(table, faults)
+        else:
+            remedy = "keep the table in the brief's folder"
+            faults.append(Fault(f"items {head.items!r} leaves the folder", path.name, remedy))
+    else:
+        rows = list(rows_of(path.name, head.items, faults))
+    items = _items(rows, head, faults) if head else []
+    if head and not rows and not faults:
+        faults.append(Fault("no items", table.name, "add a row an item"))
+    if faults or head is None:
+        raise InputError(f"brief {path}", faults)
+    template = template if template is not None else head.template
+    digest = hashlib.sha256(path.read_bytes())
+    for part in (table.read_bytes() if table != path else b"", (template or "").encode()):
+        digest.update(b"\0" + part)
+    return Brief(
+        name=path.stem,
+        campaign=head.campaign or path.stem,
+        client=head.client,
+        template=template,
+        terms=head.terms,
+        items=tuple(items),
+        digest=digest.hexdigest(),
+    )
+
+
+def _read_head(path: Path, faults: list[Fault]) -> BriefFile | None:
+    try:
+        text = decode_text(path.name, path.read_bytes(), faults)
+    except OSError as error:
+        faults.append(Fault(error.strerror or str(error), str(path), "check the path"))
+        return None
+    if text is None:
+        return None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        faults.append(yaml_fault(path.name, error))
+        return None
+    if isinstance(content, list):
+        return None
+    if not isinstance(content, dict):
+        faults.append(Fault("not a brief", path.name, "write `template: …` and `items: …`"))
+        return None
+    try:
+        return BriefFile.model_validate(content)
+    except ValidationError as error:
+        faults.extend(_faults_of(error, path.name, BriefFile))
+        return None
+
+
+def _items(rows: list[Row], head: BriefFile, faults: list[Fault]) -> list[Item]:
+    common = {
+        name: getattr(head, name)
+        for name in ImageSettings.model_fields
+        if name in head.model_fields_set
+    }
+    shared = ImageSettings.model_validate(common)
+    items: list[Item] = []
+    seen: dict[str, str] = {}
+    if rows and "sku" not in rows[0].cells:
+        columns = ", ".join(rows[0].cells)
+        faults.append(
+            Fault(f"no column `sku` among {columns}", rows[0].where, "name the key `sku`")
+        )
+        return items
+    for row in rows:
+        sku = "" if (value := row.cells.get("sku")) is None else str(value).strip()
+        if not sku or len(sku) > 100 or not sku.isprintable():
+            what = f"sku {sku[:20]!r} is empty, longer than 100 or not printable"
+            faults.append(Fault(what, f"{row.where}, column sku", "give each item a short key"))
+        elif sku in seen:
+            what = f"sku {sku!r} stands already at {seen[sku]}"
+            faults.append(Fault(what, f"{row.where}, column sku", "use `count` for more images"))
+        seen.setdefault(sku, row.where)
+        own = {
+            name: row.cells[name]
+            for name in ImageSettings.model_fields
+            if row.cells.get(name) not in (None, "")
+        }
+        settings = shared
+        if own:
+            try:
+                settings = ImageSettings.model_validate({**common, **own})
+            except ValidationError as error:
+                faults.extend(_faults_of(error, row.where, ImageSettings, place="column "))
+        items.append(Item(sku, settings, row.cells, row.where))
+    return items
+
+
+def _faults_of(
+    error: ValidationError, where: str, model: type[BaseModel], place: str = ""
+) -> list[Fault]:
+    faults = []
+    for fault in error.errors():
+        # Members of a union add their own name to the place; it is not in the file.
+        path = [str(part) for part in fault["loc"]]
+        field = ".".join(part for part in path if not part.startswith(_UNION_MEMBERS))
+        what, remedy = fault["msg"], "see docs/briefs.md"
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field, model.model_fields, 1)
+            what = f"unknown key {field!r}"
+            remedy = (
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(model.model_fields)}"
+            )
+        elif "input" in fault and isinstance(fault["input"], str | int | float):
+            what = f"{what}, not {fault['input']!r}"
+        faults.append(Fault(what, f"{where}, {place}{field}" if field else where, remedy))
+    return faults

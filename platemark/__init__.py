@@ -1,0 +1,1 @@
+"""The face: command line and settings. Says what to do, does nothing itself."""

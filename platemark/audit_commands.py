@@ -1,0 +1,253 @@
+"""audit, show, verify, keys: the commands that answer questions. None of them imports torch."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import Fault, InputError
+from pipeline.settings import load_settings
+from platemark.display import COLOURS, err, out, print_json, print_rows
+from platemark.options import AsJson, Workspace
+
+keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
+
+_DETECTOR = ("detector", "revision", "weights_sha256")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    for command in (audit, show, verify):
+        app.command(rich_help_panel="Audit")(command)
+    app.add_typer(keys, name="keys", rich_help_panel="Set up")
+
+
+def audit(
+    question: Annotated[
+        str | None, typer.Argument(help="A named question; without one they are listed.")
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-P", help="A parameter of the question: days=30."),
+    ] = None,
+    sql: Annotated[
+        str | None, typer.Option(help="A SELECT of your own, read-only, without files or network.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--format", "-f", help="table, csv, json or parquet. Default: table, csv to a pipe."
+        ),
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Ask the catalog: a named question, or a SELECT of your own."""
+    from catalog.audit import ask, ask_sql, questions
+    from catalog.results import write_csv, write_json, write_parquet
+
+    formats = ("table", "csv", "json", "parquet")
+    if output is not None and output not in formats:
+        remedy = f"one of {', '.join(formats)}"
+        raise InputError("audit", [Fault(f"unknown format {output!r}", "--format", remedy)])
+    if question is not None and sql is not None:
+        fault = Fault("a named question and --sql", "audit", "give one of them")
+        raise InputError("audit", [fault])
+    if question is None and sql is None:
+        rows = [
+            {
+                "question": each.name,
+                "answers": each.title,
+                "parameters": " ".join(_usage(parameter) for parameter in each.parameters),
+            }
+            for each in questions().values()
+        ]
+        print_json(rows) if output == "json" else print_rows(rows)
+        return
+    folder = load_settings(workspace).catalog
+    if sql is not None:
+        answer = ask_sql(folder, sql)
+    else:
+        answer = ask(folder, str(question), _pairs(parameters or []))
+    match output or ("table" if sys.stdout.isatty() else "csv"):
+        case "csv":
+            write_csv(answer, sys.stdout)
+        case "json":
+            write_json(answer, sys.stdout)
+        case "parquet":
+            write_parquet(answer, sys.stdout.buffer)
+        case _:
+            print_rows(answer.table.to_pylist(), answer.columns)
+
+
+def show(
+    asset: Annotated[
+        str, typer.Argument(help="SKU, file, or 6 or more digits of its SHA-256 or request id.")
+    ],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """One image's whole story: request, model, scores, verdict, reviews, files, packs."""
+    from catalog.lake import reading
+    from catalog.read import find_asset
+    from catalog.story import story
+
+    settings = load_settings(workspace)
+    with reading(settings.catalog) as lake:
+        told = story(lake, find_asset(lake, asset).request_id)
+    if as_json:
+        print_json(told)
+        return
+    _print_story(told)
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Files or folders, ours or not.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """What files say of their origin, and whether it holds. Exit code 0 when all are Trusted."""
+    from catalog.lake import exists, reading
+    from catalog.read import knows
+    from pipeline.keys import trust_anchors
+    from pipeline.verify import verify_file
+
+    settings = load_settings(workspace)
+    anchors = trust_anchors(settings)
+    reports = [verify_file(path, anchors) for path in _files(files)]
+    known: dict[str, dict[str, Any]] = {}
+    if exists(settings.catalog):
+        with reading(settings.catalog) as lake:
+            known = knows(lake, [report.sha256 for report in reports if report.sha256])
+    rows = [report.as_json() | {"catalog": known.get(report.sha256 or "")} for report in reports]
+    if as_json:
+        print_json(rows)
+    else:
+        _print_reports(rows)
+    if not rows or not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+@keys.command("init")
+def init_keys(workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Mint the development certificate authority of this workspace (the first run does so too)."""
+    from pipeline.keys import init_development_keys
+
+    folder = load_settings(workspace).keys
+    minted = init_development_keys(folder)
+    if as_json:
+        print_json({"folder": str(folder), "minted": minted})
+        return
+    out.print(f"{'Minted' if minted else 'Already there:'} {folder}")
+    err.print(
+        "Note: a development certificate is worth no trust outside this workspace. "
+        "docs/provenance.md says how to sign with your own.",
+        style="yellow",
+    )
+
+
+def _usage(parameter: Any) -> str:
+    return parameter.name if parameter.required else f"{parameter.name}={parameter.default}"
+
+
+def _pairs(parameters: Iterable[str]) -> dict[str, str]:
+    pairs = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals:
+            fault = Fault(f"{parameter!r} has no value", "--param", "write name=value")
+            raise InputError("audit", [fault])
+        pairs[name] = value
+    return pairs
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
+            )
+        else:
+            yield path
+
+
+def _print_reports(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        err.print("no image files there", style="red")
+        return
+    for row in rows:
+        state = row["state"]
+        out.print(f"[{COLOURS.get(state, 'red')}]{state:8}[/] {row['path']}", markup=True)
+        if row["error"]:
+            out.print(f"         {row['error']}", style="red", markup=False)
+        for why in row["why"]:
+            out.print(f"         {why}", markup=False)
+        if row["labels"]:
+            out.print(f"         labels: {', '.join(sorted(row['labels']))}", markup=False)
+        out.print(f"         {_in_catalog(row['catalog'])}", markup=False)
+    counts = Counter(row["state"] for row in rows)
+    out.print("  ".join(f"{state} {count}" for state, count in sorted(counts.items())))
+
+
+def _in_catalog(known: dict[str, Any] | None) -> str:
+    if not known:
+        return "not in this catalog"
+    decided = f", {known['decision']} in review" if known["decision"] else ""
+    return f"catalog: {known['sku']}, {known['outcome']}{decided}, {known['state']}"
+
+
+def _print_story(told: dict[str, Any]) -> None:
+    request, verdict, model = told["request"], told["verdict"], told["model"]
+    out.print(f"[bold]{request['sku']}-{request['index']}[/]  {request['request_id']}")
+    out.print(f"prompt    {request['prompt']}", markup=False)
+    licence = model["licence"] if model else "unknown"
+    out.print(f"model     {request['model']} @ {request['model_revision'][:12]} ({licence})")
+    out.print(
+        f"made      {request['recorded_at']}, seed {request['seed']}, {request['width']}×"
+        f"{request['height']}, {request['steps']} steps, guidance {request['guidance']}"
+    )
+    out.print(f"terms     {request['terms_id'] or 'none'}, until {request['expires'] or 'no end'}")
+    if request["error"]:
+        out.print(f"failed    {request['error']}", style="red", markup=False)
+    if verdict:
+        outcome = verdict["outcome"]
+        out.print(
+            f"verdict   [{COLOURS[outcome]}]{outcome}[/] by {verdict['policy']} "
+            f"{verdict['policy_version']} ({verdict['policy_digest'][:12]})"
+        )
+        for reason in verdict["reasons"] or []:
+            out.print(f"          {reason['text']}", markup=False)
+    out.print("scores")
+    print_rows(
+        {"score": row["score"], "value": row["value"], "evidence": _gist(row["evidence"])}
+        for row in told["scores"]
+    )
+    for review in told["reviews"]:
+        out.print(
+            f"review    {review['decision']} by {review['reviewer']} on {review['decided_at']}: "
+            f"{review['reason']}",
+            markup=False,
+        )
+    for asset in told["assets"]:
+        out.print(f"file      {asset['state']:12} {asset['url'] or 'not kept'}  {asset['sha256']}")
+    for manifest in told["manifests"]:
+        out.print(f"manifest  {manifest['label']} ({manifest['certificate']})", markup=False)
+    for pack in told["packs"]:
+        out.print(f"pack      {pack['name_in_pack']} in {pack['file']}", markup=False)
+
+
+def _gist(evidence: dict[str, Any]) -> str:
+    """The parts of a score's evidence that a person reads first."""
+    nearest = evidence.get("nearest")
+    if isinstance(nearest, list) and nearest:
+        first = nearest[0]
+        return f"nearest: {first.get('title') or first.get('file')} ({first.get('rights_holder')})"
+    told = {
+        k: v for k, v in evidence.items() if k not in ("detector", "revision", "weights_sha256")
+    }
+    return ", ".join(f"{name}: {value}" for name, value in told.items() if value not in (None, ""))

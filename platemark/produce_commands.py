@@ -1,0 +1,241 @@
+"""plan, run, demo, schedule, serve: the commands that make images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import Fault, InputError
+from pipeline.settings import ROOT, Settings, load_settings
+from platemark.display import COLOURS, duration, err, out, print_json, print_notices, print_rows
+from platemark.options import AsJson, BriefPath, PolicyName, Template, Workspace
+
+DEMO_BRIEF = ROOT / "starter" / "demo" / "brief.yaml"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    for command in (demo, plan, run, schedule, serve):
+        app.command(rich_help_panel="Produce")(command)
+
+
+def plan(
+    brief: BriefPath,
+    policy: PolicyName = "starter",
+    template: Template = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do: images, batches, time, models, licences, policy, what is done."""
+    from catalog.lake import exists, reading
+    from catalog.read import done_request_ids, measured_speed
+    from pipeline.generate.device import pick_device
+    from pipeline.plan import make_plan
+
+    settings = load_settings(workspace)
+    planned = make_plan(settings, brief, policy, template)
+    done: set[str] = set()
+    speed: dict[str, float] = {}
+    if exists(settings.catalog):
+        with reading(settings.catalog) as lake:
+            done = done_request_ids(lake, [each.request_id for each in planned.requests])
+            speed = measured_speed(lake)
+    batches = planned.batches(done, settings.batch_size or pick_device(settings.device).batch_size)
+    todo = [request for batch in batches for request in batch.requests]
+    known = all(request.model in speed for request in todo)
+    seconds = sum(1 / speed[request.model] for request in todo) if known else None
+    report = {
+        "brief": planned.brief.name,
+        "campaign": planned.brief.campaign,
+        "policy": f"{planned.policy.policy} {planned.policy.version}",
+        "policy_digest": planned.policy.digest,
+        "images": len(planned.requests),
+        "done": len(done),
+        "to_make": len(todo),
+        "batches": len(batches),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "models": [
+            {
+                "name": model.name,
+                "kind": model.kind,
+                "licence": model.licence,
+                "revision": model.revision[:12],
+                "images": sum(request.model == model.name for request in todo),
+            }
+            for model in (*planned.models.values(), *planned.detectors.values())
+        ],
+        "notices": planned.notices,
+    }
+    if as_json:
+        print_json(report)
+        return
+    out.print(f"[bold]{report['brief']}[/bold] under policy {report['policy']}")
+    out.print(f"{report['images']} images, {report['done']} already done")
+    out.print(f"{report['to_make']} to make in {report['batches']} batches")
+    if todo:
+        guess = "not known yet: this machine has not run this model" if seconds is None else ""
+        out.print(f"Time: {guess or 'about ' + duration(seconds or 0)}")
+    print_rows(report["models"])  # type: ignore[arg-type]
+    print_notices(planned.notices)
+
+
+def run(
+    brief: BriefPath,
+    policy: PolicyName = "starter",
+    template: Template = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make what a brief asks for and is not made yet. Interrupted? Run it again: it goes on."""
+    settings = load_settings(workspace)
+    summary = _produce(settings, brief, policy, template)
+    if as_json:
+        print_json(summary)
+    else:
+        print_summary(summary)
+    if summary["outcomes"]["failed"]:
+        raise typer.Exit(1)
+
+
+def demo(workspace: Workspace = None) -> None:
+    """The guided tour: a small catalogue shoot made, checked, signed, indexed and exported."""
+    from platemark.tour import tour
+
+    tour(load_settings(workspace), DEMO_BRIEF, _produce)
+
+
+def schedule(
+    brief: BriefPath,
+    cron: Annotated[str, typer.Option(help='When, as a cron line: "0 6 * * 1-5".')],
+    policy: PolicyName = "starter",
+    template: Template = None,
+    name: Annotated[str | None, typer.Option(help="Name; default: the brief's.")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Produce a brief on a schedule; `platemark serve` runs it."""
+    settings = load_settings(workspace)
+    _prepare(settings)
+    from flows.serving import Schedule, add_schedule
+    from pipeline.plan import make_plan
+
+    make_plan(settings, brief, policy, template)
+    kept_policy = str(Path(policy).resolve()) if Path(policy).is_file() else policy
+    kept = Schedule(
+        name=name or brief.stem,
+        brief=str(brief.resolve()),
+        policy=kept_policy,
+        template=template,
+        cron=cron,
+    )
+    add_schedule(settings, kept)
+    if as_json:
+        print_json(kept.model_dump())
+        return
+    out.print(f"Scheduled {kept.name}: {cron}. `platemark serve` runs it.")
+
+
+def serve(workspace: Workspace = None) -> None:
+    """Run the schedules of this workspace, with Prefect's own pages to watch them."""
+    settings = load_settings(workspace)
+    _prepare(settings, "INFO")
+    from flows.serving import prefect_server, read_schedules
+
+    if not read_schedules(settings):
+        fault = Fault("no schedules", str(settings.root), 'platemark schedule BRIEF --cron "…"')
+        raise InputError("serve", [fault])
+    err.print("Starting Prefect …")
+    with prefect_server(settings) as url:
+        from flows.serving import serve_schedules
+
+        err.print(f"Prefect's pages: {url.removesuffix('/api')}   (stop with Ctrl-C)")
+        serve_schedules(settings)
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """A run's result for people: counts, reasons, speed, where the pictures are."""
+    outcomes = summary["outcomes"]
+    words = "  ".join(
+        f"[{COLOURS[name]}]{name} {count}[/]" for name, count in outcomes.items() if count
+    )
+    out.print(f"{summary['made']} images made  {words}")
+    if summary["done_before"]:
+        out.print(f"{summary['done_before']} of {summary['requested']} were done before")
+    if summary["made"]:
+        took = duration(summary["seconds"])
+        out.print(f"{took}, {summary['images_per_second']:.2f} images/s")
+    if summary["reasons"]:
+        rows = [{"rule": rule, "images": count} for rule, count in summary["reasons"].items()]
+        print_rows(rows)
+    for error, count in summary["errors"].items():
+        err.print(f"{count} failed: {error}", style="red", markup=False)
+    if summary["contact_sheet"]:
+        out.print(f"Contact sheet: {summary['contact_sheet']}")
+
+
+def _prepare(settings: Settings, log_level: str = "CRITICAL") -> None:
+    from flows.environment import prepare_prefect
+
+    prepare_prefect(settings, log_level)
+
+
+def _produce(
+    settings: Settings, brief: Path, policy: str, template: str | None = None
+) -> dict[str, Any]:
+    """Run the produce flow in this process, with progress on stderr."""
+    from pipeline.plan import make_plan
+
+    # Wrong input is told at once, before Prefect takes its seconds to start.
+    print_notices(make_plan(settings, brief, policy, template).notices)
+    _prepare(settings)
+    with _progress() as show:
+        from flows.produce import LISTENER, produce
+
+        LISTENER.set(show)
+        summary: dict[str, Any] = produce(
+            str(brief), policy, workspace=str(settings.root), template=template
+        )
+    return summary
+
+
+class _progress:
+    """A bar with images/s and time left; a line while Prefect starts and models load."""
+
+    def __enter__(self) -> Callable[[Any, int], None]:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+        )
+        self._task = self._bar.add_task("Starting Prefect and loading models", total=None, speed="")
+        self._bar.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _show(self, tally: Any, total: int) -> None:
+        self._bar.update(
+            self._task,
+            description="Making images",
+            completed=tally.made,
+            total=total,
+            speed=f"{tally.images_per_second:.1f} images/s",
+        )

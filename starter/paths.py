@@ -1,0 +1,15 @@
+"""Where training keeps what it can make again: G-buffers, latents, checkpoints, contact sheets."""
+
+import os
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+REFERENCES = Path(__file__).parent / "references"
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/platemark/starter`, made on first use."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(base) / "platemark" / "starter"
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from catalog_samples import begin, produced_of
+
+from catalog.faults import is_contention, setup_error
+from catalog.lake import SCHEMA_VERSION, Lake, reading, writing
+from catalog.metadata import METADATA, exists
+from catalog.upkeep import merge_small_files, remove_orphans
+from catalog.write import commit_batch, finish_run
+from pipeline.errors import BusyError, SetupError
+
+
+def count(lake: Lake, table: str) -> int:
+    return int(lake.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"])
+
+
+def test_what_was_committed_is_there_when_the_catalog_is_opened_again(folder: Path) -> None:
+    with writing(folder) as lake:
+        commit_batch(lake, "run-1", "b1", [produced_of(1), produced_of(2)])
+    with writing(folder) as lake:
+        assert count(lake, "images") == 2
+    with reading(folder) as lake:
+        assert count(lake, "images") == 2
+
+
+def test_a_catalog_moves_with_its_workspace(tmp_path: Path, folder: Path) -> None:
+    with writing(folder) as lake:
+        commit_batch(lake, "run-1", "b1", [produced_of(1)])
+    moved = tmp_path / "it's elsewhere" / "catalog"
+    moved.parent.mkdir()
+    shutil.move(folder, moved)
+    with writing(moved) as lake:
+        commit_batch(lake, "run-1", "b2", [produced_of(2)])
+        assert count(lake, "images") == 2
+    assert not folder.exists()
+
+
+def test_a_catalog_being_read_cannot_be_changed(folder: Path) -> None:
+    with writing(folder) as lake:
+        commit_batch(lake, "run-1", "b1", [produced_of(1)])
+    with reading(folder) as lake, pytest.raises(Exception, match="read-only"):
+        lake.transact(lambda connection: connection.execute("DELETE FROM raw.requests"))
+
+
+def test_reading_without_a_catalog_says_how_to_make_one_and_makes_none(folder: Path) -> None:
+    with pytest.raises(SetupError, match="platemark run"), reading(folder):
+        pass
+    assert not folder.exists()
+
+
+def test_work_that_fails_leaves_nothing_behind(lake: Lake) -> None:
+    def half(connection: object) -> None:
+        lake.connection.execute("INSERT INTO raw.run_ends (run_id) VALUES ('x')")
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError):
+        lake.transact(half)
+    assert count(lake, "raw.run_ends") == 0
+    finish_run(lake, "run-1", "completed")
+    assert count(lake, "raw.run_ends") == 1
+
+
+def test_a_catalog_locked_for_too_long_is_busy(folder: Path, lake: Lake) -> None:
+    begin(lake)
+    code = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+        "connection.execute('BEGIN EXCLUSIVE'); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, folder / METADATA],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout and other.stdout.readline() == b"held\n"
+    with pytest.raises(BusyError, match="locked by other writers"):
+        lake.transact(
+            lambda connection: connection.execute(
+                "INSERT INTO raw.run_ends (run_id) VALUES ('run-1')"
+            ),
+            patience=0.1,
+        )
+    other.communicate()
+    finish_run(lake, "run-1", "completed")
+
+
+def test_a_newer_schema_is_refused(folder: Path) -> None:
+    with writing(folder) as lake:
+        lake.transact(
+            lambda connection: connection.execute(
+                f"INSERT INTO raw.schema_version VALUES ({SCHEMA_VERSION + 1}, now())"
+            )
+        )
+    with pytest.raises(SetupError, match="update Platemark"), writing(folder):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database at all" * 500, b"SQLite format 3\0" + b"x" * 9000]
+)
+def test_damaged_metadata_is_named_with_the_way_back(folder: Path, content: bytes) -> None:
+    with writing(folder):
+        pass
+    (folder / METADATA).write_bytes(content)
+    for opened in (writing, reading):
+        with pytest.raises(SetupError, match="damaged"), opened(folder):
+            pass
+
+
+def test_lost_metadata_are_not_replaced_by_an_empty_catalog(folder: Path) -> None:
+    with writing(folder) as lake:
+        commit_batch(lake, "run-1", "b1", [produced_of(1)])
+    (folder / METADATA).unlink()
+    with pytest.raises(SetupError, match="missing: restore"), writing(folder):
+        pass
+    assert not exists(folder)
+
+
+def test_lost_data_are_named(folder: Path) -> None:
+    with writing(folder) as lake:
+        commit_batch(lake, "run-1", "b1", [produced_of(1)])
+    shutil.rmtree(folder / "data")
+    with pytest.raises(SetupError, match="data of the catalog"), reading(folder) as lake:
+        count(lake, "images WHERE seed = 1")
+
+
+def test_another_lake_is_not_taken_for_a_catalog(folder: Path, tmp_path: Path) -> None:
+    import duckdb
+
+    from catalog.extensions import load_extensions
+
+    folder.mkdir()
+    connection = duckdb.connect()
+    load_extensions(connection)
+    connection.execute(
+        f"ATTACH 'ducklake:sqlite:{folder / METADATA}' AS other (DATA_PATH '{tmp_path}')"
+    )
+    connection.execute("CREATE TABLE other.t (a INTEGER)")
+    connection.close()
+    with pytest.raises(SetupError, match="not a Platemark catalog"), writing(folder):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("IO Error: Could not write file: No space left on device", "is full"),
+        ("database or disk is full", "is full"),
+        ("attempt to write a readonly database", "may not be written"),
+        ("Binder Error: column x does not exist", None),
+    ],
+)
+def test_faults_of_the_set_up_are_told_from_others(
+    tmp_path: Path, message: str, told: str | None
+) -> None:
+    error = setup_error(RuntimeError(message), tmp_path / "not" / "there")
+    assert (told in str(error)) if told else error is None
+
+
+def test_only_contention_is_tried_again() -> None:
+    assert is_contention(RuntimeError("TransactionContext Error: database is locked"))
+    assert not is_contention(RuntimeError("No space left on device"))
+
+
+def test_merging_keeps_every_row_and_leaves_fewer_files_to_read(lake: Lake) -> None:
+    for number in range(6):
+        commit_batch(lake, "run-1", f"b{number}", [produced_of(number)])
+    before = lake.rows("SELECT * FROM images ORDER BY request_id")
+    files = "SELECT count(*) AS n FROM ducklake_list_files('lake', 'requests', schema => 'raw')"
+    assert lake.rows(files)[0]["n"] == 6
+    merge_small_files(lake)
+    assert lake.rows(files)[0]["n"] == 1
+    assert lake.rows("SELECT * FROM images ORDER BY request_id") == before
+    commit_batch(lake, "run-1", "b9", [produced_of(9)])
+    assert count(lake, "images") == 7
+
+
+def test_orphans_are_removed_only_when_old(folder: Path, lake: Lake) -> None:
+    import os
+
+    commit_batch(lake, "run-1", "b1", [produced_of(1)])
+    known = next((folder / "data").rglob("*.parquet"))
+    old, young = (known.with_name(f"ducklake-{name}.parquet") for name in ("old", "young"))
+    for orphan in (old, young):
+        orphan.write_bytes(known.read_bytes())
+    os.utime(old, (0, 0))
+    os.utime(known, (0, 0))
+    assert [Path(path).name for path in remove_orphans(lake, dry_run=True)] == [old.name]
+    assert old.exists()
+    remove_orphans(lake)
+    assert not old.exists() and young.exists() and known.exists()
+    assert count(lake, "images") == 1
+
+
+def write_batches(folder: Path, writer: int, batches: int) -> None:
+    with writing(folder) as lake:
+        for batch in range(batches):
+            numbers = [1000 * writer + 10 * batch + offset for offset in range(3)]
+            commit_batch(lake, f"run-{writer}", f"b{batch}", [produced_of(n) for n in numbers])
+
+
+def test_processes_that_create_and_write_at_once_lose_nothing(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_batches, args=(folder, n, 3)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    with reading(folder) as lake:
+        assert count(lake, "images") == count(lake, "raw.requests") == 27
+        assert count(lake, "batches") == 9
+        assert count(lake, "scores") == 3 * 27
+
+
+def test_the_catalog_is_light_to_import() -> None:
+    modules = "catalog.audit, catalog.read, catalog.write, catalog.review, catalog.story"
+    code = f"import {modules}, catalog.results, catalog.lake, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "duckdb", "pyarrow", "numpy", "PIL", "c2pa"} & set(loaded.stdout.split())

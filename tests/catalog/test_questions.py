@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from catalog_samples import TERMS, begin, failed_of, produced_of, request_of
+
+from catalog.audit import Answer, ask, questions
+from catalog.lake import Lake, writing
+from catalog.review import record_review
+from catalog.write import commit_batch, finish_run, register_model
+from pipeline.errors import InputError
+from pipeline.records import Asset, Review, Score, Signed
+
+REQUIRED = {
+    "why-blocked": "asset",
+    "made-with-model": "model",
+    "packs-contents": "pack",
+    "assets-of-sku": "sku",
+}
+SOON = {
+    **TERMS,
+    "id": "soon",
+    "expires": (datetime.now(UTC).date() + timedelta(days=9)).isoformat(),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty images, one failure made later and one not, an approval, a rejection, a duplicate."""
+    made = tmp_path_factory.mktemp("asked") / "catalog"
+    with writing(made) as lake:
+        begin(lake)
+        register_model(lake, name="hub/other", revision="r1", licence="openrail", source="hub")
+        batch = [produced_of(n) for n in range(18)]
+        batch.append(produced_of(18, "pass", terms=SOON))
+        batch.append(duplicate_of(19, 1))
+        commit_batch(lake, "run-1", "b1", [*batch, failed_of(20), failed_of(21, "no room")])
+        commit_batch(lake, "run-1", "b2", [produced_of(21)])
+        finish_run(lake, "run-1", "completed")
+        decide(lake, 3, "approve", "ada", "likeness is licensed")
+        decide(lake, 8, "reject", "bob", "looks like a logo")
+    return made
+
+
+def duplicate_of(number: int, earlier: int) -> Any:
+    from dataclasses import replace
+
+    one = produced_of(number, "block")
+    of = {"request_id": request_of(earlier).request_id, "sku": f"MUG-{earlier:05d}"}
+    scores = (
+        Score("duplicates", "exact", 0.0, {"duplicate_of": None}),
+        Score("duplicates", "near", 6.0, {"nearest": of}),
+    )
+    return replace(one, scores=scores)
+
+
+def decide(lake: Lake, number: int, decision: str, who: str, why: str) -> None:
+    files: tuple[Any, ...] = ()
+    if decision == "approve":
+        asset = Asset("f" * 64, "signed", "assets/ff/f.png", "image/png", 8, 8, 9, "aa")
+        files = (asset, Signed(b"store", "urn:c2pa:a", "CN=dev"))
+    review = Review(who, decision, why, datetime.now(UTC))  # type: ignore[arg-type]
+    record_review(lake, request_of(number).request_id, review, *files)
+
+
+def rows(answer: Answer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer.table.to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(questions()))
+def test_every_question_has_a_title_and_an_answer(folder: Path, name: str) -> None:
+    question = questions()[name]
+    assert 20 < len(question.title) < 130 and not question.title.endswith(".")
+    given = {REQUIRED[name]: "MUG-00004"} if name in REQUIRED else {}
+    assert {each.name for each in question.parameters if each.required} == set(given)
+    assert all(each.about for each in question.parameters)
+    assert ask(folder, name, given).columns
+
+
+@pytest.mark.parametrize("name", sorted(questions()))
+def test_every_question_can_be_asked_of_an_empty_catalog(empty_catalog: Path, name: str) -> None:
+    given = {REQUIRED[name]: "MUG-00004"} if name in REQUIRED else {}
+    answer = ask(empty_catalog, name, given)
+    assert answer.table.num_rows == 0 or name == "tables"
+
+
+def test_verdicts_are_counted_by_policy_and_day(folder: Path) -> None:
+    (row,) = rows(ask(folder, "verdicts-by-policy-and-day"))
+    assert (row["passed"], row["review"], row["blocked"], row["images"]) == (13, 4, 4, 21)
+    assert row["day"] == datetime.now(UTC).date()
+
+
+def test_each_reason_stands_with_score_bound_and_nearest_reference(folder: Path) -> None:
+    found = rows(ask(folder, "why-not-passed", {"campaign": "campaign-1"}))
+    assert {row["campaign"] for row in found} == {"campaign-1"}
+    row = next(row for row in found if row["sku"] == "MUG-00004")
+    assert (row["rule"], row["says"], row["bound"]) == ("similarity.nearest", "block", 0.5)
+    assert row["score"] == pytest.approx(0.54)
+    assert '"Logo 4"' in row["nearest"]
+
+
+def test_one_image_is_explained_score_by_score(folder: Path) -> None:
+    found = rows(ask(folder, "why-blocked", {"asset": "MUG-00004"}))
+    assert [(row["score"], row["says"]) for row in found] == [
+        ("similarity.nearest", "block"),
+        ("nsfw.unclothed", None),
+        ("quality.sharpness", None),
+    ]
+    assert found[0]["detector"] == "open-clip"
+    by_hash = rows(ask(folder, "why-blocked", {"asset": found[0]["request_id"][:9]}))
+    assert by_hash == found
+
+
+def test_nearest_references_come_nearest_first(folder: Path) -> None:
+    found = rows(ask(folder, "nearest-references", {"limit": "3"}))
+    values = [row["value"] for row in found]
+    assert len(found) == 3 and values == sorted(values, reverse=True)
+    assert found[0]["rights_holder"] == "Rival"
+    assert rows(ask(folder, "nearest-references", {"library": "none"})) == []
+
+
+def test_all_that_a_model_made_is_listed_failures_too(folder: Path) -> None:
+    found = rows(ask(folder, "made-with-model", {"model": "hub/"}))
+    assert {row["model"] for row in found} == {"hub/other"} and len(found) == 6
+    assert {row["model_licence"] for row in found} == {"openrail"}
+    assert {row["state"] for row in found} == {"done", "failed"}
+
+
+def test_decisions_name_who_when_and_why(folder: Path) -> None:
+    found = rows(ask(folder, "approvals"))
+    assert [(row["reviewer"], row["decision"], row["reason"]) for row in found] == [
+        ("bob", "reject", "looks like a logo"),
+        ("ada", "approve", "likeness is licensed"),
+    ]
+    assert len(rows(ask(folder, "approvals", {"reviewer": "ada"}))) == 1
+    assert len(rows(ask(folder, "review-queue"))) == 2
+
+
+def test_only_terms_that_end_within_the_days_are_expiring(folder: Path) -> None:
+    (row,) = rows(ask(folder, "expiring", {"days": "30"}))
+    assert (row["sku"], row["days_left"], row["terms_id"]) == ("MUG-00018", 9, "soon")
+    assert rows(ask(folder, "expiring", {"days": "8"})) == []
+
+
+def test_rules_are_counted_with_the_scores_they_saw(folder: Path) -> None:
+    found = {row["says"]: row for row in rows(ask(folder, "rejects-by-rule"))}
+    assert (found["review"]["images"], found["block"]["images"]) == (4, 4)
+    assert found["review"]["lowest"] == pytest.approx(0.53)
+
+
+def test_failures_tell_whether_they_were_made_since(folder: Path) -> None:
+    found = {row["sku"]: row for row in rows(ask(folder, "failures"))}
+    assert {sku: row["made_since"] for sku, row in found.items()} == {
+        "MUG-00020": False,
+        "MUG-00021": True,
+    }
+    assert found["MUG-00021"]["error"] == "no room"
+
+
+def test_runs_and_their_speed_are_told(folder: Path) -> None:
+    (run,) = rows(ask(folder, "runs"))
+    assert (run["status"], run["images"], run["failed"]) == ("completed", 23, 2)
+    (speed,) = rows(ask(folder, "throughput"))
+    assert speed["images"] == 21 and speed["images_per_second"] > 0
+    assert dict(speed["ms_per_image"])["sign"] == 6.0
+
+
+def test_campaigns_show_their_pass_rate_and_what_reviews_came_to(folder: Path) -> None:
+    found = rows(ask(folder, "pass-rate-by-campaign"))
+    assert sum(row["images"] for row in found) == 22
+    assert (sum(r["approved"] for r in found), sum(r["rejected"] for r in found)) == (1, 1)
+    assert sum(row["cleared"] for row in found) == 14
+
+
+def test_near_duplicates_name_the_earlier_image(folder: Path) -> None:
+    (row,) = rows(ask(folder, "duplicates"))
+    assert (row["sku"], row["earlier_sku"], row["distance"]) == ("MUG-00019", "MUG-00001", 6)
+    assert rows(ask(folder, "duplicates", {"distance": "5"})) == []
+
+
+def test_a_catalog_that_is_whole_has_no_unsigned_passes(folder: Path, lake: Lake) -> None:
+    assert rows(ask(folder, "unsigned-or-missing-manifest")) == []
+    from dataclasses import replace
+
+    whole, stripped, smuggled = produced_of(1), produced_of(2), produced_of(4)
+    assert smuggled.asset
+    smuggled = replace(smuggled, asset=replace(smuggled.asset, state="signed"))
+    commit_batch(lake, "run-1", "b1", [whole, replace(stripped, signed=None), smuggled])
+    found = rows(ask(lake.folder, "unsigned-or-missing-manifest"))
+    assert {row["sku"]: row["fault"] for row in found} == {
+        "MUG-00002": "no manifest",
+        "MUG-00004": "blocked, but signed",
+    }
+
+
+def test_the_tables_are_listed_for_those_who_write_sql(folder: Path) -> None:
+    tables = {row["table"] for row in rows(ask(folder, "tables"))}
+    spoken = (
+        "runs requests assets scores verdicts reviews manifests policies models references packs"
+    )
+    assert set(spoken.split()) <= tables
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("nonsense", {}, "no such question.*approvals"),
+        ("why-blocked", {}, "must be given"),
+        ("expiring", {"days": "soon"}, "'soon' is not a number"),
+        ("expiring", {"weeks": "1"}, "known: days"),
+        ("runs", {"days": "1", "x": "2", "y": "3"}, "2 faults"),
+    ],
+)
+def test_wrong_arguments_are_named_all_at_once(
+    folder: Path, name: str, given: dict[str, str], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        ask(folder, name, given)
+
+
+def test_arguments_are_values_never_sql(folder: Path) -> None:
+    for value in ("' OR 1=1 --", "x'; DROP VIEW images; --", "$sku"):
+        assert rows(ask(folder, "assets-of-sku", {"sku": value})) == []
