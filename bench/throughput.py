@@ -51,7 +51,7 @@ def plain_loop(brief: Path, folder: Path) -> tuple[float, float]:
     device = pick_device("auto")
     plan = make_plan(Settings(), brief, "starter")
     batches = plan.batches(set(), device.batch_size)
-    engine = TextToImage(next(iter(plan.models.values())), device)
+    engine = TextToImage(next(iter(plan.models.values())), device, device.batch_size)
     start = time.perf_counter()
     for number, batch in enumerate(batches):
         for index, image in enumerate(np.asarray(engine(batch))):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import SetupError
 
+_MASKED = "cannot rollback - no transaction is active"
 _CONTENTION = (
     "database is locked",
     "database table is locked",
@@ -15,7 +16,10 @@ _CONTENTION = (
     "conflicting",
     "has been altered by another transaction",
     "has been changed by another transaction",
+    # SQLite has rolled back by itself and DuckLake reports that instead of the cause.
+    _MASKED,
 )
+_TOO_LITTLE = 2**20
 _DISK_FULL = ("no space left on device", "database or disk is full", "disk quota exceeded")
 _DAMAGED = ("disk image is malformed", "file is not a database", "file is encrypted")
 _NOT_ALLOWED = ("readonly database", "read-only file system", "permission denied")
@@ -32,10 +36,11 @@ def setup_error(error: Exception, folder: Path) -> SetupError | None:
     """The set-up fault behind an error on the catalog in `folder`; None if it is another kind."""
     text = str(error).lower()
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-    if any(sign in text for sign in _DISK_FULL):
+    full = _MASKED in text and _free(folder) < _TOO_LITTLE
+    if full or any(sign in text for sign in _DISK_FULL):
         return SetupError(
-            f"the disk of the catalog {folder} is full ({_free(folder)} free): make room and run "
-            f"again; what was committed is kept, the rest is made again"
+            f"the disk of the catalog {folder} is full ({_free(folder) / 2**20:.0f} MiB free): "
+            f"make room and run again; what was committed is kept, the rest is made again"
         )
     if any(sign in text for sign in _DAMAGED):
         return SetupError(
@@ -55,6 +60,6 @@ def setup_error(error: Exception, folder: Path) -> SetupError | None:
     return None
 
 
-def _free(folder: Path) -> str:
+def _free(folder: Path) -> int:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return f"{shutil.disk_usage(existing).free / 2**20:.0f} MiB"
+    return shutil.disk_usage(existing).free

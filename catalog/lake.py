@@ -53,31 +53,19 @@ class Lake:
         again after a random pause, is safe with SQLite metadata. Raises BusyError after
         `patience` seconds, SetupError when the disk is full or the metadata is damaged.
         """
-        import duckdb
 
-        deadline = time.monotonic() + patience
-        pause = 0.02
+        def attempt() -> T:
+            try:
+                self.connection.execute("BEGIN")
+                result = work(self.connection)
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            return result
+
         with self._lock:
-            while True:
-                try:
-                    self.connection.execute("BEGIN")
-                    result = work(self.connection)
-                    self.connection.execute("COMMIT")
-                    return result
-                except duckdb.Error as error:
-                    self._roll_back()
-                    if not is_contention(error):
-                        raise setup_error(error, self.folder) or error from error
-                    if time.monotonic() > deadline:
-                        raise BusyError(
-                            f"the catalog {self.folder} has been locked by other writers for "
-                            f"{patience:.0f} s: run again when they are done"
-                        ) from error
-                except BaseException:
-                    self._roll_back()
-                    raise
-                time.sleep(random.uniform(pause / 2, pause))
-                pause = min(pause * 2, 2.0)
+            return patiently(attempt, self.folder, patience)
 
     def read(
         self,
@@ -86,18 +74,15 @@ class Lake:
         **tables: pa.Table,
     ) -> pa.Table:
         """The rows of one SELECT; `tables` are Arrow tables that it may name."""
-        import duckdb
 
-        cursor = self.connection.cursor()
-        try:
-            cursor.execute("USE lake")
-            for name, table in tables.items():
-                cursor.register(name, table)
-            return cursor.execute(sql, parameters or None).to_arrow_table()
-        except duckdb.Error as error:
-            raise setup_error(error, self.folder) or error from error
-        finally:
-            cursor.close()
+        def attempt() -> pa.Table:
+            with self.connection.cursor() as cursor:
+                cursor.execute("USE lake")
+                for name, table in tables.items():
+                    cursor.register(name, table)
+                return cursor.execute(sql, parameters or None).to_arrow_table()
+
+        return patiently(attempt, self.folder)
 
     def rows(
         self,
@@ -121,6 +106,32 @@ class Lake:
         # A failed commit has ended the transaction already.
         with suppress(duckdb.Error):
             self.connection.execute("ROLLBACK")
+
+
+def patiently(attempt: Callable[[], T], folder: Path, patience: float = _PATIENCE_SECONDS) -> T:
+    """The result of `attempt`, made again after random pauses while other writers are in the way.
+
+    Raises BusyError after `patience` seconds, SetupError when what failed is the set-up.
+    """
+    import duckdb
+
+    deadline = time.monotonic() + patience
+    pause = 0.02
+    while True:
+        try:
+            return attempt()
+        except duckdb.Error as error:
+            if fault := setup_error(error, folder):
+                raise fault from error
+            if not is_contention(error):
+                raise
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"the catalog {folder} has been locked by other writers for "
+                    f"{patience:.0f} s: run again when they are done"
+                ) from error
+        time.sleep(random.uniform(pause / 2, pause))
+        pause = min(pause * 2, 2.0)
 
 
 @contextmanager
@@ -162,11 +173,9 @@ def attached(
         connection.execute("SET TimeZone = 'UTC'")
         # A Python variable of the same name must never stand in for a table.
         connection.execute("SET python_enable_replacements = false")
-        _attach(connection, metadata, folder / DATA, read_only)
-        _check_version(connection, folder)
+        patiently(lambda: _attach(connection, metadata, folder / DATA, read_only), folder)
+        patiently(lambda: _check_version(connection, folder), folder)
         yield connection
-    except duckdb.Error as error:
-        raise setup_error(error, folder) or error from error
     finally:
         connection.close()
 

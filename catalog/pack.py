@@ -7,9 +7,7 @@ under the same terms give the same pack. It appears whole under its name, or not
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,9 +16,16 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.audit import Answer
 from catalog.lake import Lake
-from catalog.results import write_csv, write_parquet
+from catalog.pack_content import (
+    SHEET_IMAGES,
+    Packed,
+    file_name,
+    pack_id_of,
+    sheet_cell,
+    store,
+    write_papers,
+)
 from catalog.rows import as_json
 from catalog.selection import EVERYTHING, LeftOut, choose, left_out_because
 from catalog.write import insert_row, insert_table
@@ -31,22 +36,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from pipeline.contact_sheet import Cell
     from pipeline.verify import Report
-
-SHEET_IMAGES = 240
-"""A contact sheet shows the first images up to this number: JPEG ends at 65,535 pixels."""
-_SHEET_COLUMNS = 8
-_CELL = 128
-# The earliest time that zip can say: packs know no clock.
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
-_COLUMNS = (
-    *("file", "sku", "index", "campaign", "client", "prompt_sha256", "model", "model_revision"),
-    *("model_licence", "verdict", "policy", "policy_version", "policy_digest", "decision"),
-    *("reviewer", "sha256", "mime", "width", "height", "size", "c2pa_label", "terms_id", "expires"),
-    "request_id",
-)
 
 
 class NothingToExport(PlatemarkError):
@@ -114,14 +104,14 @@ def export_pack(
                 packed = _write_images(archive, chosen.images, verify, locate, left_out, progress)
                 if not packed:
                     raise NothingToExport(left_out)
-                _write_papers(archive, packed, terms)
+                write_papers(archive, packed, terms)
             stream.flush()
             os.fsync(stream.fileno())
         with part.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         _refuse_other_pack(out, sha256)
         pack = Pack(
-            _pack_id(packed, terms),
+            pack_id_of(packed, terms),
             out,
             sha256,
             part.stat().st_size,
@@ -141,15 +131,6 @@ def export_pack(
     return pack
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """One image in the pack: its row of `images`, its name in the zip, its cell of the sheet."""
-
-    row: Mapping[str, Any]
-    file: str
-    cell: Cell | None
-
-
 def _write_images(
     archive: zipfile.ZipFile,
     rows: Sequence[Mapping[str, Any]],
@@ -157,8 +138,8 @@ def _write_images(
     locate: Callable[[str], Path],
     left_out: list[LeftOut],
     progress: Callable[[int, int], None],
-) -> list[_Packed]:
-    packed: list[_Packed] = []
+) -> list[Packed]:
+    packed: list[Packed] = []
     names: set[str] = set()
 
     def check(row: Mapping[str, Any]) -> tuple[bytes, list[str]]:
@@ -168,10 +149,10 @@ def _write_images(
         if faults:
             left_out.append(left_out_because(row, faults))
         else:
-            file = _name(row, names)
-            _store(archive, file, data)
+            file = file_name(row, names)
+            store(archive, file, data)
             shown = len(packed) < SHEET_IMAGES
-            packed.append(_Packed(row, file, _cell(row, data) if shown else None))
+            packed.append(Packed(row, file, sheet_cell(row, data) if shown else None))
         progress(done, len(rows))
     return packed
 
@@ -221,82 +202,8 @@ def _ahead(
                 future.cancel()
 
 
-def _name(row: Mapping[str, Any], taken: set[str]) -> str:
-    """`<sku>-<index>-<sha8>.<ext>` of safe characters, unique where case does not count."""
-    sku = re.sub(r"[^A-Za-z0-9._-]+", "_", row["sku"]).lstrip(".-")[:80] or "image"
-    suffix = _SUFFIXES.get(row["mime"], "bin")
-    for digits in (8, 16, 64):
-        name = f"images/{sku}-{row['index']}-{row['sha256'][:digits]}.{suffix}"
-        if name.lower() not in taken:
-            break
-    taken.add(name.lower())
-    return name
-
-
-def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    entry = zipfile.ZipInfo(name, _EPOCH)
-    entry.create_system = 3  # Unix, whatever system writes it
-    entry.external_attr = 0o100644 << 16
-    archive.writestr(entry, data)
-
-
-def _write_papers(archive: zipfile.ZipFile, packed: Sequence[_Packed], terms: UsageTerms) -> None:
-    answer = _manifest(packed)
-    text, table = io.StringIO(newline=""), io.BytesIO()
-    write_csv(answer, text)
-    write_parquet(answer, table)
-    papers = {
-        "LICENSE.txt": terms.licence_text().encode(),
-        "contact-sheet.jpg": _sheet([one.cell for one in packed if one.cell]),
-        "manifest.csv": text.getvalue().encode(),
-        "manifest.parquet": table.getvalue(),
-    }
-    sums = {one.file: one.row["sha256"] for one in packed}
-    sums |= {name: hashlib.sha256(data).hexdigest() for name, data in papers.items()}
-    papers["SHA256SUMS"] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
-    for name, data in papers.items():
-        _store(archive, name, data)
-
-
-def _manifest(packed: Sequence[_Packed]) -> Answer:
-    import pyarrow as pa
-
-    whole, day, text = pa.int64(), pa.date32(), pa.string()
-    types = dict.fromkeys(("index", "width", "height", "size"), whole) | {"expires": day}
-    schema = pa.schema([(name, types.get(name, text)) for name in _COLUMNS])
-    rows = [{**one.row, "file": one.file, "verdict": one.row["outcome"]} for one in packed]
-    table = pa.Table.from_pylist([{name: row[name] for name in _COLUMNS} for row in rows], schema)
-    return Answer(table, tuple(str(kind) for kind in schema.types))
-
-
-def _cell(row: Mapping[str, Any], data: bytes) -> Cell:
-    import numpy as np
-    from PIL import Image
-
-    from pipeline.contact_sheet import Cell
-    from pipeline.images import decode_limited
-
-    picture = Image.fromarray(decode_limited(data))
-    picture.thumbnail((_CELL, _CELL))
-    return Cell(np.asarray(picture), (f"{row['sku']}-{row['index']}",), row["outcome"])
-
-
-def _sheet(cells: Sequence[Cell]) -> bytes:
-    from pipeline.contact_sheet import contact_sheet, jpeg
-
-    return jpeg(contact_sheet(cells, columns=_SHEET_COLUMNS, side=_CELL))
-
-
-def _pack_id(packed: Sequence[_Packed], terms: UsageTerms) -> str:
-    content = {
-        "terms": terms.model_dump(mode="json"),
-        "files": [[one.file, one.row["sha256"]] for one in packed],
-    }
-    return hashlib.sha256(as_json(content).encode()).hexdigest()[:16]
-
-
 def _record(
-    lake: Lake, pack: Pack, where: str, terms: UsageTerms, packed: Sequence[_Packed]
+    lake: Lake, pack: Pack, where: str, terms: UsageTerms, packed: Sequence[Packed]
 ) -> None:
     """Records the pack, once: the same content under the same terms is the same pack."""
     import pyarrow as pa

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from catalog.faults import is_contention, setup_error
-from catalog.lake import Lake
+from catalog.lake import Lake, patiently
 
 # Younger files are never removed: a reader that began before may need a merged one, and a commit
 # that is under way owns what looks like an orphan.
@@ -25,8 +25,10 @@ def merge_small_files(lake: Lake) -> None:
             connection.execute("CALL ducklake_merge_adjacent_files('lake')")
             connection.execute(f"CALL ducklake_cleanup_old_files('lake', older_than => {_MERGED})")
     except duckdb.Error as error:
+        if fault := setup_error(error, lake.folder):
+            raise fault from error
         if not is_contention(error):
-            raise setup_error(error, lake.folder) or error from error
+            raise
 
 
 def remove_orphans(lake: Lake, *, dry_run: bool = False) -> list[str]:
@@ -34,14 +36,12 @@ def remove_orphans(lake: Lake, *, dry_run: bool = False) -> list[str]:
 
     Files younger than a day stay, since a commit that is under way may own them.
     """
-    import duckdb
-
-    try:
-        with lake.alone() as connection:
-            rows = connection.execute(
+    with lake.alone() as connection:
+        rows = patiently(
+            lambda: connection.execute(
                 f"FROM ducklake_delete_orphaned_files('lake', dry_run => {dry_run}, "
                 f"older_than => {_ORPHANED})"
-            ).fetchall()
-    except duckdb.Error as error:
-        raise setup_error(error, lake.folder) or error from error
+            ).fetchall(),
+            lake.folder,
+        )
     return [str(row[0]) for row in rows]

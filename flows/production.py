@@ -46,7 +46,7 @@ from pipeline.settings import Settings
 from pipeline.store import place, settle
 
 SHEET_CELLS = 60
-"""Images on a run's contact sheet: the last ones made, and every one that did not pass."""
+"""Images on a run's contact sheet: the last ones made."""
 _OUTCOMES = ("pass", "review", "block", "failed")
 _VERSIONS = ("platemark", "torch", "diffusers", "open_clip_torch", "c2pa-python", "duckdb")
 
@@ -83,8 +83,8 @@ class Production:
         self.run_id = run_id
         self._lake = lake
         done = done_request_ids(lake, [request.request_id for request in plan.requests])
-        size = settings.batch_size or device.batch_size
-        self.batches = plan.batches(done, size)
+        self._batch_size = settings.batch_size or device.batch_size
+        self.batches = plan.batches(done, self._batch_size)
         self.tally = Tally(len(plan.requests), len(done))
         self.cells: deque[Cell] = deque(maxlen=SHEET_CELLS)
         self._engine: tuple[str, Engine] | None = None
@@ -103,7 +103,10 @@ class Production:
         name = batch.requests[0].model
         if self._engine is None or self._engine[0] != name:
             self._engine = None
-            self._engine = (name, TextToImage(self.plan.models[name], self.device))
+            self._engine = (
+                name,
+                TextToImage(self.plan.models[name], self.device, self._batch_size),
+            )
         return self._engine[1]
 
     def generate(self, number: int) -> NDArray[np.uint8]:

@@ -100,11 +100,18 @@ def signing_identity(settings: Settings) -> Identity:
 def trust_anchors(settings: Settings) -> bytes:
     """PEM roots that verification trusts: the development CA, if minted, and configured ones.
 
-    Raises InputError when the configured file is unusable.
+    The top of the configured signing chain is one of them, so that our own files are Trusted here.
+    Raises InputError when a configured file is unusable.
     """
     own = settings.keys / CA_FILE
-    minted = own.read_bytes() if own.is_file() else b""
-    return minted + _configured_anchors(settings)
+    anchors = own.read_bytes() if own.is_file() else b""
+    if settings.signing.certificates:
+        faults: list[Fault] = []
+        chain = _read_chain(settings.signing, faults)
+        if faults:
+            raise InputError("signing keys", faults)
+        anchors += b"\n" + _pem(x509.load_pem_x509_certificates(chain)[-1])
+    return anchors + _configured_anchors(settings)
 
 
 def _development(settings: Settings) -> Identity:

@@ -73,7 +73,7 @@ def reader_settings(anchors: bytes) -> dict[str, Any]:
     # Unknown keys are ignored by the SDK without a word: tests show that each of these works.
     return {
         "builder": {"thumbnail": {"enabled": False}},
-        "verify": {"verify_after_sign": True, "remote_manifest_fetch": True},
+        "verify": {"verify_after_sign": True, "remote_manifest_fetch": False},
         "trust": trust,
     }
 

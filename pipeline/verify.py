@@ -182,7 +182,7 @@ def _unread(message: str, nothing: dict[str, Any]) -> dict[str, Any]:
     kind = message.split(":")[0]
     if kind == "ManifestNotFound":
         return nothing
-    if kind == "RemoteManifest":
+    if kind in ("Remote", "RemoteManifest"):
         return {"state": "None", "why": (f"its manifest lies elsewhere: {message}",)}
     if kind in ("NotSupported", "Io", "Other") and "jumbf" not in message.lower():
         return {"state": "None", "why": (f"no manifest could be read: {message}",)}

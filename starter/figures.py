@@ -7,8 +7,18 @@ import torch
 from torch import Tensor
 
 from starter.sdf import (
-    Point, box, capsule, cylinder, disc_z, ellipsoid, lathe, move, smooth_union, sphere, torus_z,
-)  # fmt: skip
+    Point,
+    box,
+    capsule,
+    cylinder,
+    disc_z,
+    ellipsoid,
+    lathe,
+    move,
+    smooth_union,
+    sphere,
+    torus_z,
+)
 from starter.shapes import SHAPES, Parts, Shape, _between, _union
 
 
@@ -41,12 +51,14 @@ def _stand(p: Point) -> Tensor:
 
 
 def unclothed_mannequin(p: Point, u: Tensor) -> Parts:
+    """The restricted subject: a bare figure without face or detail."""
     head, trunk, arm, leg = _body(p, u)
     body = smooth_union(smooth_union(trunk, arm, 0.08), leg, 0.08)
     return {"skin": _union(head, body), "steel": _stand(p)}
 
 
 def mannequin_dress(p: Point, u: Tensor) -> Parts:
+    """The same figure in a sleeveless dress."""
     head, trunk, arm, leg = _body(p, u)
     low = _between(u, 1, 0.45, 0.6)
     t = ((p[1] - low) / (1.4 - low)).clamp(0, 1)
@@ -56,6 +68,7 @@ def mannequin_dress(p: Point, u: Tensor) -> Parts:
 
 
 def mannequin_suit(p: Point, u: Tensor) -> Parts:
+    """The same figure in a suit with a white shirt front."""
     head, trunk, arm, leg = _body(p, u)
     q = _fold(p)
     wide = _union(smooth_union(trunk - 0.05, arm - 0.04, 0.1), leg - 0.045)
@@ -64,8 +77,11 @@ def mannequin_suit(p: Point, u: Tensor) -> Parts:
         ellipsoid(move(p, 0, 1.76, 0.06), 0.3, 0.34, 0.26), q[0] - 0.18 * (p[1] - 1.45)
     )
     return {
-        "skin": _union(head, arm, leg), "colour": suit, "snow": shirt, "steel": _stand(p),
-    }  # fmt: skip
+        "skin": _union(head, arm, leg),
+        "colour": suit,
+        "snow": shirt,
+        "steel": _stand(p),
+    }
 
 
 def mirolo(p: Point, u: Tensor) -> Parts:
@@ -81,9 +97,12 @@ def mirolo(p: Point, u: Tensor) -> Parts:
     foot = ellipsoid(move(q, 0.45, 0.14, 0.5), 0.26, 0.16, 0.34)
     arm = capsule(q, (0.8, 1.0, 0.15), (1.08, _between(u, 0, 0.6, 1.5), 0.3), 0.17, 0.15)
     return {
-        "plum": _union(smooth_union(body, ear, 0.06), arm), "cream": _union(belly, lobe, foot),
-        "snow": eye, "ink": pupil, "carrot": nose,
-    }  # fmt: skip
+        "plum": _union(smooth_union(body, ear, 0.06), arm),
+        "cream": _union(belly, lobe, foot),
+        "snow": eye,
+        "ink": pupil,
+        "carrot": nose,
+    }
 
 
 def zanti(p: Point, u: Tensor) -> Parts:
@@ -100,9 +119,12 @@ def zanti(p: Point, u: Tensor) -> Parts:
     bulb = sphere(move(q, *tip), 0.16)
     arm = capsule(q, (0.45, 1.0, 0.0), (0.95, _between(u, 2, 0.6, 1.3), 0.15), 0.1, 0.12)
     return {
-        "navy": _union(body, stalk), "coral": _union(head, arm), "sun": _union(bulb, belt),
-        "snow": eye, "ink": pupil,
-    }  # fmt: skip
+        "navy": _union(body, stalk),
+        "coral": _union(head, arm),
+        "sun": _union(bulb, belt),
+        "snow": eye,
+        "ink": pupil,
+    }
 
 
 def orvanto(p: Point, u: Tensor) -> Parts:
@@ -117,8 +139,12 @@ def orvanto(p: Point, u: Tensor) -> Parts:
     triangle = torch.maximum(torch.maximum(edge, -inner[1]) - 0.2, inner[2].abs() - 0.05)
     dot = disc_z(move(face, 0.68, 0.74, 0), 0.19, 0.05)
     return {
-        "snow": plaque, "steel": foot, "crimson": ring, "sea": triangle, "sun": dot,
-    }  # fmt: skip
+        "snow": plaque,
+        "steel": foot,
+        "crimson": ring,
+        "sea": triangle,
+        "sun": dot,
+    }
 
 
 FIGURES: dict[str, Shape] = {

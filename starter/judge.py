@@ -4,6 +4,7 @@ It learns from the held-out geometries, which neither the generator nor CLIP has
 generated picture; so it cannot share their mistakes.
 """
 
+import itertools
 import time
 from random import Random
 
@@ -26,14 +27,21 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths, layers = (3, 24, 48, 80, 112), []
-        for a, b in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
-                       nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]  # fmt: skip
+        for a, b in itertools.pairwise(widths):
+            layers += [
+                nn.Conv2d(a, b, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(),
+                nn.Conv2d(b, b, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(),
+            ]
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.1))
         self.object = nn.Linear(4 * widths[-1], len(OBJECTS))
         self.colour = nn.Linear(4 * widths[-1], len(COLOURS))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Object and colour logits."""
         h = self.trunk(x)
         return self.object(h), self.colour(h)
 
@@ -59,8 +67,11 @@ def train(steps: int = STEPS) -> Judge:
         optimiser.step()
         if (step + 1) % 100 == 0:
             right = (a.argmax(1) == objects[index]).float().mean()
-            print(f"judge {step + 1}/{steps} loss {loss.item():.3f} object {right:.3f} "
-                  f"{(time.time() - began) / (step + 1):.3f} s/step", flush=True)  # fmt: skip
+            print(
+                f"judge {step + 1}/{steps} loss {loss.item():.3f} object {right:.3f} "
+                f"{(time.time() - began) / (step + 1):.3f} s/step",
+                flush=True,
+            )
     torch.save(model.state_dict(), cache_dir() / "judge.pt")
     return model.eval()
 
@@ -82,8 +93,10 @@ def read(model: Judge, x: Tensor) -> list[tuple[str, str]]:
     out = []
     for part in small.split(64):
         a, b = model(part)
-        out += [(OBJECTS[i], list(COLOURS)[j])
-                for i, j in zip(a.argmax(1).tolist(), b.argmax(1).tolist(), strict=True)]  # fmt: skip
+        out += [
+            (OBJECTS[i], list(COLOURS)[j])
+            for i, j in zip(a.argmax(1).tolist(), b.argmax(1).tolist(), strict=True)
+        ]
     return out
 
 

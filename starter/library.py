@@ -93,8 +93,9 @@ def load(split: str) -> Library:
 def draw_subjects(rng: Random, count: int, figures: float = 0.2) -> list[str]:
     """Subject names for a training batch; `figures` is the share that is not a catalogue object."""
     others = SUBJECTS[len(OBJECTS) :]
-    return [rng.choice(others) if rng.random() < figures else rng.choice(OBJECTS)
-            for _ in range(count)]  # fmt: skip
+    return [
+        rng.choice(others) if rng.random() < figures else rng.choice(OBJECTS) for _ in range(count)
+    ]
 
 
 def colour_index(scene: Scene) -> int:

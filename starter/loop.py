@@ -53,8 +53,9 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 @torch.no_grad()
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's."""
-    torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()],
-                         1 - decay)  # fmt: skip
+    torch._foreach_lerp_(
+        list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay
+    )
     for a, b in zip(ema.buffers(), model.buffers(), strict=True):
         a.copy_(b)
 

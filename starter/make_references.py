@@ -22,10 +22,17 @@ EACH = 6
 def scenes() -> list[Scene]:
     """Six scenes of each protected subject: every view twice, every background once."""
     return [
-        Scene(s, None, ("matte", "glossy")[i % 2], list(BACKGROUNDS)[i], list(VIEWS)[i % 3],
-              2_000_000 + 10 * k + i)
-        for k, s in enumerate(PROTECTED) for i in range(EACH)
-    ]  # fmt: skip
+        Scene(
+            s,
+            None,
+            ("matte", "glossy")[i % 2],
+            list(BACKGROUNDS)[i],
+            list(VIEWS)[i % 3],
+            2_000_000 + 10 * k + i,
+        )
+        for k, s in enumerate(PROTECTED)
+        for i in range(EACH)
+    ]
 
 
 def build() -> None:

@@ -13,3 +13,10 @@ def cache_dir() -> Path:
     path = Path(base) / "platemark" / "starter"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def publish(fresh: Path, target: Path) -> None:
+    """Move a finished file to its place in one step, readable by everybody."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh.chmod(0o644)
+    fresh.replace(target)

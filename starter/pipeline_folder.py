@@ -10,13 +10,16 @@ from pathlib import Path
 
 import torch
 from diffusers import (
-    AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel,
-)  # fmt: skip
+    AutoencoderTiny,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from starter import tokens
-from starter.paths import WEIGHTS
+from starter.paths import WEIGHTS, publish
 
 FOLDER = WEIGHTS / "text-to-image"
 
@@ -28,23 +31,39 @@ def build_unet() -> UNet2DConditionModel:
     knows the prompt as a whole: shape is learnt sooner than by cross-attention alone.
     """
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(96, 160, 224),
-        layers_per_block=1, cross_attention_dim=128, attention_head_dim=4, norm_num_groups=16,
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(96, 160, 224),
+        layers_per_block=1,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        addition_embed_type="text", addition_embed_type_num_heads=4,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift",
-    )  # fmt: skip
+    )
 
 
 def build_text_encoder(vocabulary: int) -> CLIPTextModel:
     """An untrained CLIP text tower of the same shape as the starter open_clip model's."""
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=128, intermediate_size=512, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=tokens.CONTEXT, hidden_act="gelu",
-        projection_dim=128, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
-        pad_token_id=vocabulary - 1,
-    ))  # fmt: skip
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=tokens.CONTEXT,
+            hidden_act="gelu",
+            projection_dim=128,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
 
 
 def text_state(clip: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,8 +74,13 @@ def text_state(clip: dict[str, Tensor]) -> dict[str, Tensor]:
         "final_layer_norm.weight": clip["ln_final.weight"],
         "final_layer_norm.bias": clip["ln_final.bias"],
     }
-    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
-             "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}  # fmt: skip
+    names = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "attn.out_proj": "self_attn.out_proj",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
     for layer in range(3):
         old, new = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
         for kind in ("weight", "bias"):
@@ -71,36 +95,50 @@ def text_state(clip: dict[str, Tensor]) -> dict[str, Tensor]:
 def scheduler() -> DPMSolverMultistepScheduler:
     """DPM-Solver++ 2M over a cosine schedule with zero terminal SNR, v-prediction, trailing."""
     return DPMSolverMultistepScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction",
-        timestep_spacing="trailing", rescale_betas_zero_snr=True, steps_offset=1,
-    )  # fmt: skip
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        steps_offset=1,
+    )
 
 
-def assemble(vae: AutoencoderTiny, text: CLIPTextModel, unet: UNet2DConditionModel,
-             tokenizer_folder: Path) -> StableDiffusionPipeline:  # fmt: skip
+def assemble(
+    vae: AutoencoderTiny, text: CLIPTextModel, unet: UNet2DConditionModel, tokenizer_folder: Path
+) -> StableDiffusionPipeline:
     """The pipeline of these parts."""
     return StableDiffusionPipeline(
-        vae=vae, text_encoder=text, unet=unet, tokenizer=tokens.load(tokenizer_folder),
-        scheduler=scheduler(), safety_checker=None, feature_extractor=None,
+        vae=vae,
+        text_encoder=text,
+        unet=unet,
+        tokenizer=tokens.load(tokenizer_folder),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
-def export(vae: AutoencoderTiny, text: CLIPTextModel, unet: UNet2DConditionModel,
-           tokenizer_folder: Path, folder: Path = FOLDER) -> None:  # fmt: skip
+def export(
+    vae: AutoencoderTiny,
+    text: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    tokenizer_folder: Path,
+    folder: Path = FOLDER,
+) -> None:
     """Write the folder in fp16, file by file and atomically, so that readers never see half."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    parts = [copy.deepcopy(m).half().to("cpu", memory_format=torch.contiguous_format)
-             for m in (vae, text, unet)]  # fmt: skip
+    parts = [
+        copy.deepcopy(m).half().to("cpu", memory_format=torch.contiguous_format)
+        for m in (vae, text, unet)
+    ]
     pipe = assemble(parts[0], parts[1], parts[2], tokenizer_folder)
     pipe.save_pretrained(fresh, safe_serialization=True)
     config = fresh / "vae" / "config.json"  # diffusers warns about a key that it adds itself
     kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"}
     config.write_text(json.dumps(kept, indent=2) + "\n")
     for file in sorted(f for f in fresh.rglob("*") if f.is_file()):
-        target = folder / file.relative_to(fresh)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(target)
+        publish(file, folder / file.relative_to(fresh))
     shutil.rmtree(fresh)

@@ -27,16 +27,27 @@ def open_pipeline(folder: Path = WEIGHTS / "text-to-image") -> StableDiffusionPi
 
 
 @torch.no_grad()
-def paint(pipe: Any, prompts: list[str], seeds: list[int], steps: int = STEPS,
-          guidance: float = GUIDANCE, negative: str = "") -> Tensor:  # fmt: skip
+def paint(
+    pipe: Any,
+    prompts: list[str],
+    seeds: list[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    negative: str = "",
+) -> Tensor:
     """Generate pictures float32 [N,3,128,128] in [0,1]; one generator an image, bf16 autocast."""
     out = []
     for i in range(0, len(prompts), 16):
         noise = [torch.Generator().manual_seed(s) for s in seeds[i : i + 16]]
         with loop.autocast(pipe.device):
-            made = pipe(prompts[i : i + 16], generator=noise, num_inference_steps=steps,
-                        guidance_scale=guidance, output_type="np",
-                        negative_prompt=[negative] * len(noise)).images  # fmt: skip
+            made = pipe(
+                prompts[i : i + 16],
+                generator=noise,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="np",
+                negative_prompt=[negative] * len(noise),
+            ).images
         out.append(torch.from_numpy(np.asarray(made, dtype=np.float32)).permute(0, 3, 1, 2))
     return torch.cat(out)
 

@@ -32,8 +32,9 @@ def embed_texts(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     return F.normalize(model.encode_text(ids.to(dev)).float().cpu(), dim=-1)
 
 
-def joint_reader(model: Any, tokenizer: Any, subjects: tuple[str, ...] = OBJECTS
-                 ) -> Callable[[Tensor], list[Reading]]:  # fmt: skip
+def joint_reader(
+    model: Any, tokenizer: Any, subjects: tuple[str, ...] = OBJECTS
+) -> Callable[[Tensor], list[Reading]]:
     """A reader that names the (subject, colour) whose sentence is nearest to each picture."""
     rows = joint_prompts(subjects)
     texts = embed_texts(model, tokenizer, [text for _, _, text in rows])

@@ -73,8 +73,9 @@ def torus_z(p: Point, major: Size, minor: Size) -> Tensor:
     return length(length(p[0], p[1]) - major, p[2]) - minor
 
 
-def capsule(p: Point, a: tuple[Size, Size, Size], b: tuple[Size, Size, Size], ra: Size, rb: Size
-            ) -> Tensor:  # fmt: skip
+def capsule(
+    p: Point, a: tuple[Size, Size, Size], b: tuple[Size, Size, Size], ra: Size, rb: Size
+) -> Tensor:
     """Thick line from `a` to `b`, radius going from `ra` to `rb`."""
     ax, ay, az = p[0] - a[0], p[1] - a[1], p[2] - a[2]
     bx, by, bz = b[0] - a[0], b[1] - a[1], b[2] - a[2]

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor
 
 from starter.sdf import (
-    Point, box, capsule, cylinder, disc_z, ellipsoid, lathe, move, smooth_union, sphere, torus_z,
-)  # fmt: skip
+    Point,
+    box,
+    capsule,
+    cylinder,
+    ellipsoid,
+    lathe,
+    move,
+    smooth_union,
+    sphere,
+    torus_z,
+)
 
 Parts = dict[str, Tensor]
 Shape = Callable[[Point, Tensor], Parts]
@@ -30,6 +39,7 @@ def _union(*parts: Tensor) -> Tensor:
 
 
 def mug(p: Point, u: Tensor) -> Parts:
+    """A straight mug with a ring handle on its right."""
     r, h = _between(u, 0, 0.62, 0.72), _between(u, 1, 0.68, 0.82)
     q = move(p, 0, h, 0)
     outer = cylinder(q, r, h, 0.05)
@@ -45,6 +55,7 @@ def length_xz(p: Point) -> Tensor:
 
 
 def bottle(p: Point, u: Tensor) -> Parts:
+    """A shouldered bottle with a dark cap."""
     r, h = _between(u, 0, 0.42, 0.52), _between(u, 1, 1.15, 1.4)
     neck, top = _between(u, 2, 0.15, 0.19), h + 0.85
     s = ((p[1] - h) / 0.42).clamp(0, 1)
@@ -54,6 +65,7 @@ def bottle(p: Point, u: Tensor) -> Parts:
 
 
 def vase(p: Point, u: Tensor) -> Parts:
+    """A hollow vase with a belly, a narrow neck and a flared lip."""
     h, belly, neck = 2.0, _between(u, 0, 0.62, 0.74), _between(u, 1, 0.24, 0.3)
     t = (p[1] / h).clamp(0, 1)
     body = torch.exp(-(((t - 0.36) / 0.25) ** 2)) * (belly - neck)
@@ -65,6 +77,7 @@ def vase(p: Point, u: Tensor) -> Parts:
 
 
 def bowl(p: Point, u: Tensor) -> Parts:
+    """A wide hollow bowl."""
     h, r = _between(u, 0, 0.62, 0.72), 1.0
     t = (p[1] / h).clamp(0, 1)
     profile = _between(u, 1, 0.36, 0.44) + (r - 0.4) * torch.sqrt(t + 1e-6)
@@ -74,22 +87,26 @@ def bowl(p: Point, u: Tensor) -> Parts:
 
 
 def lamp(p: Point, u: Tensor) -> Parts:
+    """A table lamp: coloured shade, steel stem and foot."""
     h = _between(u, 0, 1.15, 1.3)
     low, high = h - 0.1, h + _between(u, 1, 0.72, 0.82)
     t = ((p[1] - low) / (high - low)).clamp(0, 1)
     profile = _between(u, 2, 0.74, 0.84) * (1 - t) + _between(u, 3, 0.4, 0.46) * t
-    shade = torch.maximum(lathe(p, profile, low, high, 0.85),
-                          -lathe(p, profile - 0.06, low - 1, high - 0.06, 0.85))  # fmt: skip
+    shade = torch.maximum(
+        lathe(p, profile, low, high, 0.85), -lathe(p, profile - 0.06, low - 1, high - 0.06, 0.85)
+    )
     stem = cylinder(move(p, 0, 0.7, 0), 0.07, 0.7)
     foot = cylinder(move(p, 0, 0.06, 0), 0.46, 0.07, 0.03)
     return {"colour": shade, "steel": _union(stem, foot)}
 
 
 def ball(p: Point, u: Tensor) -> Parts:
+    """A ball; only its framing varies."""
     return {"colour": sphere(move(p, 0, 1.0, 0), 1.0)}
 
 
 def gift_box(p: Point, u: Tensor) -> Parts:
+    """A lidded box with ribbons and a bow."""
     w, h = _between(u, 0, 0.8, 0.9), _between(u, 1, 0.55, 0.66)
     base = box(move(p, 0, h, 0), w, h, w, 0.02)
     lid = box(move(p, 0, 2 * h, 0), w + 0.06, 0.16, w + 0.06, 0.03)
@@ -105,6 +122,7 @@ def gift_box(p: Point, u: Tensor) -> Parts:
 
 
 def chair(p: Point, u: Tensor) -> Parts:
+    """A four-legged chair with a gap in its back."""
     w, seat = _between(u, 0, 0.55, 0.62), _between(u, 1, 0.85, 0.95)
     top = seat + _between(u, 2, 1.05, 1.2)
     leg = 0.085
@@ -117,6 +135,7 @@ def chair(p: Point, u: Tensor) -> Parts:
 
 
 def book(p: Point, u: Tensor) -> Parts:
+    """A standing book with a paper label."""
     w, h, d = 0.78, _between(u, 0, 1.0, 1.12), _between(u, 1, 0.2, 0.26)
     q = move(p, 0, h, 0)
     covers = box((q[0], q[1], q[2].abs() - d), w, h, 0.05, 0.02)
@@ -127,6 +146,7 @@ def book(p: Point, u: Tensor) -> Parts:
 
 
 def table(p: Point, u: Tensor) -> Parts:
+    """A long table on four legs."""
     w, d, h = _between(u, 0, 1.2, 1.3), _between(u, 1, 0.7, 0.8), _between(u, 2, 0.95, 1.1)
     leg = 0.1
     qx, qz = p[0].abs() - (w - leg - 0.06), p[2].abs() - (d - leg - 0.06)
@@ -135,6 +155,7 @@ def table(p: Point, u: Tensor) -> Parts:
 
 
 def teapot(p: Point, u: Tensor) -> Parts:
+    """A round teapot: spout right, handle left, lid with a knob."""
     a, b = _between(u, 0, 0.74, 0.8), _between(u, 1, 0.58, 0.64)
     body = torch.maximum(ellipsoid(move(p, 0, b, 0), a, b, a), 0.02 - p[1])
     spout = capsule(p, (a * 0.75, b * 0.75, 0.0), (a + 0.55, b + 0.55, 0.0), 0.2, 0.08)
@@ -146,6 +167,7 @@ def teapot(p: Point, u: Tensor) -> Parts:
 
 
 def candle(p: Point, u: Tensor) -> Parts:
+    """A burning candle on a steel dish."""
     r, h = _between(u, 0, 0.36, 0.44), _between(u, 1, 0.62, 0.75)
     wax = cylinder(move(p, 0, h + 0.1, 0), r, h, 0.05)
     top = 2 * h + 0.1
@@ -157,8 +179,17 @@ def candle(p: Point, u: Tensor) -> Parts:
 
 
 SHAPES: dict[str, Shape] = {
-    "mug": mug, "bottle": bottle, "vase": vase, "bowl": bowl, "lamp": lamp, "ball": ball,
-    "gift box": gift_box, "chair": chair, "book": book, "table": table, "teapot": teapot,
+    "mug": mug,
+    "bottle": bottle,
+    "vase": vase,
+    "bowl": bowl,
+    "lamp": lamp,
+    "ball": ball,
+    "gift box": gift_box,
+    "chair": chair,
+    "book": book,
+    "table": table,
+    "teapot": teapot,
     "candle": candle,
-}  # fmt: skip
+}
 """The catalogue objects; `starter.figures` adds the mannequins and the protected subjects."""

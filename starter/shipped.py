@@ -38,7 +38,7 @@ class Clip:
     @property
     def scale(self) -> float:
         """What cosines are multiplied with before a softmax."""
-        return float(self.model.logit_scale.exp())
+        return float(self.model.logit_scale.detach().exp())
 
 
 def clip() -> Clip:

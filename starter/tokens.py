@@ -3,6 +3,7 @@
 The same files serve transformers' CLIPTokenizer (in the pipeline) and open_clip's HFTokenizer.
 """
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -43,7 +44,7 @@ def learn_merges(words: Counter[str], limit: int) -> list[tuple[str, str]]:
     while len(merges) < limit:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in split.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             break

@@ -63,8 +63,9 @@ def _camera(view: str, u: Tensor, base: float) -> tuple[Tensor, Tensor, Tensor]:
     return right, torch.linalg.cross(right, forward), forward
 
 
-def _frame(subject: str, u: Tensor, axes: tuple[Tensor, Tensor, Tensor], fill: float
-           ) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _frame(
+    subject: str, u: Tensor, axes: tuple[Tensor, Tensor, Tensor], fill: float
+) -> tuple[Tensor, Tensor]:
     """Camera position [N,3] and half field of view [N] that make the subject fill the frame."""
     right, up, forward = axes
     n, steps = len(u), 40
@@ -161,10 +162,12 @@ def _shade(subject: str, p: Tensor, rays: Tensor, u: Tensor, tone: Tensor) -> Te
     half = F.normalize(LIGHT - rays, dim=-1)
     fresnel = 0.04 + 0.5 * (1 + (n * rays).sum(-1)).clamp(0, 1) ** 4
     specular = lit * (n * half).sum(-1).clamp(min=0) ** 48 + 0.22 * fresnel * sky
-    table = torch.stack([to_linear(torch.tensor(PAINTS.get(name, (0, 0, 0))) / 255.0)
-                         for name in parts])  # fmt: skip
-    skins = torch.stack([to_linear(torch.tensor(PAINTS[s]) / 255.0)
-                         for s in ("skin", "skin2", "skin3")])  # fmt: skip
+    table = torch.stack(
+        [to_linear(torch.tensor(PAINTS.get(name, (0, 0, 0))) / 255.0) for name in parts]
+    )
+    skins = torch.stack(
+        [to_linear(torch.tensor(PAINTS[s]) / 255.0) for s in ("skin", "skin2", "skin3")]
+    )
     paint = table[which]
     names = list(parts)
     if "skin" in names:
@@ -174,8 +177,10 @@ def _shade(subject: str, p: Tensor, rays: Tensor, u: Tensor, tone: Tensor) -> Te
     if "flame" in names:
         glow = torch.where((which == names.index("flame"))[:, None], 1.15, glow)
     rgb = paint * glow * (1 - own)[:, None]
-    return torch.cat([(own * diffuse)[:, None], (own * specular)[:, None], rgb,
-                      ((1 - own) * specular)[:, None]], -1)  # fmt: skip
+    return torch.cat(
+        [(own * diffuse)[:, None], (own * specular)[:, None], rgb, ((1 - own) * specular)[:, None]],
+        -1,
+    )
 
 
 def _floor_light(subject: str, eye: Tensor, rays: Tensor, u: Tensor) -> Tensor:
@@ -194,13 +199,18 @@ def _floor_light(subject: str, eye: Tensor, rays: Tensor, u: Tensor) -> Tensor:
 
 def azimuth_of(subject: str) -> float:
     """Degrees by which a subject turns from the camera, so that its telling side shows."""
-    turned = {"gift box": 32.0, "chair": 34.0, "book": 32.0, "table": 28.0, "mug": 12.0,
-              "teapot": 10.0}  # fmt: skip
+    turned = {
+        "gift box": 32.0,
+        "chair": 34.0,
+        "book": 32.0,
+        "table": 28.0,
+        "mug": 12.0,
+        "teapot": 10.0,
+    }
     return turned.get(subject, 14.0)
 
 
-def trace(subject: str, view: str, seeds: list[int], size: int = 128, fill: float = 0.7
-          ) -> GBuffer:  # fmt: skip
+def trace(subject: str, view: str, seeds: list[int], size: int = 128, fill: float = 0.7) -> GBuffer:
     """G-buffer of one subject from one view for each geometry seed, supersampled twice."""
     u = torch.stack([torch.rand(8, generator=torch.Generator().manual_seed(s)) for s in seeds])
     n, big = len(u), size * 2

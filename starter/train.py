@@ -7,8 +7,14 @@ can be stopped and started again; remove that folder for a fresh start.
 import argparse
 
 from starter import (
-    loop, make_references, pictures, train_autoencoder, train_clip, train_nsfw, train_text_to_image,
-)  # fmt: skip
+    loop,
+    make_references,
+    pictures,
+    train_autoencoder,
+    train_clip,
+    train_nsfw,
+    train_text_to_image,
+)
 from starter.paths import cache_dir
 
 STAGES = {

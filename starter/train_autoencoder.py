@@ -21,9 +21,12 @@ STEPS, BATCH, RATE, CROP, NOISE = 3000, 24, 2e-3, 64, 0.08
 def build() -> AutoencoderTiny:
     """An untrained f8, 4-channel AutoencoderTiny of 0.6 M parameters."""
     return AutoencoderTiny(
-        encoder_block_out_channels=(32, 32, 32, 32), decoder_block_out_channels=(32, 32, 32, 32),
-        num_encoder_blocks=(1, 1, 2, 2), num_decoder_blocks=(2, 2, 2, 1), scaling_factor=1.0,
-    )  # fmt: skip
+        encoder_block_out_channels=(32, 32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32, 32),
+        num_encoder_blocks=(1, 1, 2, 2),
+        num_decoder_blocks=(2, 2, 2, 1),
+        scaling_factor=1.0,
+    )
 
 
 def loss_of(made: Tensor, real: Tensor, sharp: float) -> Tensor:
@@ -48,7 +51,7 @@ def psnr(model: AutoencoderTiny, data: pictures.Pictures, count: int = 128) -> f
     """Mean PSNR in dB of whole-picture round trips."""
     dev = next(model.parameters()).device
     x = data.batch(torch.arange(count)).to(dev) * 2 - 1
-    y = torch.cat([model(part).sample.clamp(-1, 1) for part in x.split(16)])
+    y = torch.cat([model.decoder(model.encoder(p)).clamp(-1, 1) for p in x.split(16)])
     mse = ((x - y) ** 2).mean((1, 2, 3)) / 4
     return float((-10 * mse.log10()).mean())
 
@@ -70,8 +73,9 @@ def train(steps: int = STEPS) -> AutoencoderTiny:
         first = state["step"]
     encode, decode = loop.compiled(model.encoder), loop.compiled(model.decoder)
     began = time.time()
-    for step, index in zip(range(first, steps),
-                           loop.shuffled(len(data.scenes), BATCH, 1, first), strict=False):  # fmt: skip
+    for step, index in zip(
+        range(first, steps), loop.shuffled(len(data.scenes), BATCH, 1, first), strict=False
+    ):
         loop.set_rate(optimiser, loop.cosine(step, steps, RATE))
         x = (crops(data.batch(index), CROP) * 2 - 1).to(dev, memory_format=torch.channels_last)
         with loop.autocast(dev):
@@ -87,11 +91,20 @@ def train(steps: int = STEPS) -> AutoencoderTiny:
         loop.average(ema, model, min(0.998, (step + 1) / (step + 10)))
         if (step + 1) % 250 == 0 or step + 1 == steps:
             speed = (time.time() - began) / (step + 1 - first)
-            print(f"autoencoder {step + 1}/{steps} loss {loss.item():.4f} psnr "
-                  f"{psnr(ema, held, 64):.2f} spread {spread.item():.3f} {speed:.3f} s/step",
-                  flush=True)  # fmt: skip
-            loop.save("autoencoder", {"model": model.state_dict(), "ema": ema.state_dict(),
-                                      "optimiser": optimiser.state_dict(), "step": step + 1})  # fmt: skip
+            print(
+                f"autoencoder {step + 1}/{steps} loss {loss.item():.4f} psnr "
+                f"{psnr(ema, held, 64):.2f} spread {spread.item():.3f} {speed:.3f} s/step",
+                flush=True,
+            )
+            loop.save(
+                "autoencoder",
+                {
+                    "model": model.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                },
+            )
     return ema
 
 

@@ -13,7 +13,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
@@ -22,9 +21,9 @@ from torch import Tensor
 
 from starter import captions, loop, pictures, tokens
 from starter.library import HELD_OUT, TRAIN
-from starter.paths import WEIGHTS
+from starter.paths import WEIGHTS, publish
 from starter.train_autoencoder import load as load_autoencoder
-from starter.vocabulary import OBJECTS, SUBJECTS
+from starter.vocabulary import OBJECTS
 
 STEPS, BATCH, RATE, SIZE = 1000, 128, 1e-3, 64
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -35,10 +34,16 @@ def config(vocabulary: int) -> dict[str, Any]:
     return {
         "embed_dim": 128,
         "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "head_width": 32},
-        "text_cfg": {"context_length": tokens.CONTEXT, "vocab_size": vocabulary, "width": 128,
-                     "heads": 4, "layers": 3, "hf_tokenizer_name": "starter",
-                     "tokenizer_kwargs": {"clean": "lower"}},
-    }  # fmt: skip
+        "text_cfg": {
+            "context_length": tokens.CONTEXT,
+            "vocab_size": vocabulary,
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+            "hf_tokenizer_name": "starter",
+            "tokenizer_kwargs": {"clean": "lower"},
+        },
+    }
 
 
 def build(vocabulary: int) -> CLIP:
@@ -97,8 +102,9 @@ def distinct(data: pictures.Pictures, rng: Random, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def accuracy(model: CLIP, tokenizer: Any, data: pictures.Pictures, count: int = 600
-             ) -> tuple[float, float]:  # fmt: skip
+def accuracy(
+    model: CLIP, tokenizer: Any, data: pictures.Pictures, count: int = 600
+) -> tuple[float, float]:
     """Zero-shot object and colour accuracy by joint prompts over the catalogue objects."""
     from starter.read import joint_reader
 
@@ -112,15 +118,17 @@ def accuracy(model: CLIP, tokenizer: Any, data: pictures.Pictures, count: int = 
 
 def round_trips(data: pictures.Pictures, count: int, seed: int) -> tuple[Tensor, list[int]]:
     """uint8 pictures after the autoencoder with noisy latents, and which pictures they are."""
-    vae = load_autoencoder()
+    dev = loop.device()
+    vae = load_autoencoder().to(dev, memory_format=torch.channels_last)
     index = torch.randperm(len(data.scenes), generator=torch.Generator().manual_seed(seed))[:count]
     out = []
-    with torch.no_grad():
+    with torch.no_grad(), loop.autocast(dev):
         for part in index.split(16):
-            z = vae.encoder(data.batch(part) * 2 - 1)
-            z = z + torch.rand(len(z), 1, 1, 1) * 0.3 * torch.randn_like(z)
-            y = vae.decoder(z).clamp(-1, 1)
-            out.append(((y + 1) * 127.5).round().byte())
+            x = (data.batch(part) * 2 - 1).to(dev, memory_format=torch.channels_last)
+            z = vae.encoder(x)
+            z = z + torch.rand(len(z), 1, 1, 1, device=dev) * 0.3 * torch.randn_like(z)
+            y = vae.decoder(z).float().clamp(-1, 1)
+            out.append(((y + 1) * 127.5).round().byte().cpu().contiguous())
     return torch.cat(out), index.tolist()
 
 
@@ -136,7 +144,7 @@ def export(model: CLIP, vocabulary: int) -> None:
     (folder / "open_clip_config.json").write_text(text + "\n")
     state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.tmp", metadata={"format": "pt"})
-    (folder / "open_clip_model.tmp").replace(folder / "open_clip_model.safetensors")
+    publish(folder / "open_clip_model.tmp", folder / "open_clip_model.safetensors")
 
 
 def train(steps: int = STEPS) -> None:
@@ -160,7 +168,7 @@ def train(steps: int = STEPS) -> None:
     began = time.time()
     for step in range(first, steps):
         if trips is None and step >= 600 and loop.restore("autoencoder"):
-            trips = round_trips(data, 6000, 1)
+            trips = round_trips(data, 3000, 1)
         rng = Random(step)
         loop.set_rate(optimiser, loop.cosine(step, steps, RATE))
         index = distinct(data, rng, BATCH)
@@ -175,8 +183,12 @@ def train(steps: int = STEPS) -> None:
                 if key == old or key not in seen:
                     seen = (seen - {old}) | {key}
                     x[row], scenes[row] = trips[0][k].float() / 255, other
-        text = tokenizer([captions.caption(s, rng) for s in scenes], padding="max_length",
-                         truncation=True, return_tensors="pt").input_ids.to(dev)  # fmt: skip
+        text = tokenizer(
+            [captions.caption(s, rng) for s in scenes],
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.to(dev)
         view = (augment(x, rng).to(dev) * 2 - 1).contiguous(memory_format=torch.channels_last)
         with loop.autocast(dev):
             a, b, scale = forward(view, text)
@@ -192,10 +204,19 @@ def train(steps: int = STEPS) -> None:
             speed = (time.time() - began) / (step + 1 - first)
             print(f"clip {step + 1}/{steps} loss {loss.item():.4f} {speed:.2f} s/step", flush=True)
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            print("clip held-out object %.3f colour %.3f" % accuracy(ema, tokenizer, held),
-                  flush=True)  # fmt: skip
-            loop.save("clip", {"model": model.state_dict(), "ema": ema.state_dict(),
-                               "optimiser": optimiser.state_dict(), "step": step + 1})  # fmt: skip
+            print(
+                "clip held-out object {:.3f} colour {:.3f}".format(*accuracy(ema, tokenizer, held)),
+                flush=True,
+            )
+            loop.save(
+                "clip",
+                {
+                    "model": model.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                },
+            )
             export(ema, len(tokenizer))
 
 

@@ -22,7 +22,7 @@ from starter.library import TRAIN
 from starter.paths import WEIGHTS, cache_dir
 from starter.train_autoencoder import load as load_autoencoder
 
-STEPS, BATCH, RATE, DROP, SYNC = 14_000, 32, 1e-3, 0.1, 8
+STEPS, BATCH, RATE, DROP, SYNC = 4_800, 32, 1e-3, 0.1, 8
 PICTURES = 20_000
 TOKENIZER = WEIGHTS / "open-clip"
 
@@ -83,10 +83,12 @@ def build(vocabulary: int) -> Painter:
     return painter
 
 
-def _batch(scenes: list[Any], z: Tensor, index: Tensor, tokenizer: Any, rng: Random
-           ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    texts = ["" if rng.random() < DROP else captions.caption(scenes[i], rng)
-             for i in index.tolist()]  # fmt: skip
+def _batch(
+    scenes: list[Any], z: Tensor, index: Tensor, tokenizer: Any, rng: Random
+) -> tuple[Tensor, Tensor]:
+    texts = [
+        "" if rng.random() < DROP else captions.caption(scenes[i], rng) for i in index.tolist()
+    ]
     ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return z[index].float(), ids
 
@@ -118,8 +120,10 @@ def train(steps: int = STEPS) -> None:
     torch.manual_seed(3)
     painter = build(len(tokenizer)).to(dev, memory_format=torch.channels_last)
     ema = loop.twin(painter)
-    groups = [{"params": painter.unet.parameters()},
-              {"params": painter.text.parameters(), "scale": 0.3}]  # fmt: skip
+    groups = [
+        {"params": painter.unet.parameters()},
+        {"params": painter.text.parameters(), "scale": 0.3},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     first, seen, minutes = 0, 0, 0.0
     if state := loop.restore("text-to-image"):
@@ -153,14 +157,22 @@ def train(steps: int = STEPS) -> None:
         if rank == 0 and ((step + 1) % 50 == 0 or step < 3):
             speed = (time.time() - began) / (step + 1 - first)
             fair = running / (1 - 0.98 ** (step + 1 - first))
-            print(f"text-to-image {step + 1}/{steps} loss {fair:.4f} {speed:.3f} s/step",
-                  flush=True)  # fmt: skip
+            print(
+                f"text-to-image {step + 1}/{steps} loss {fair:.4f} {speed:.3f} s/step", flush=True
+            )
         if rank == 0 and ((step + 1) % 400 == 0 or step + 1 == steps):
             spent = minutes + (time.time() - began) / 60
-            loop.save("text-to-image", {
-                "model": painter.state_dict(), "ema": ema.state_dict(), "seen": seen,
-                "optimiser": optimiser.state_dict(), "step": step + 1, "minutes": spent,
-            })  # fmt: skip
+            loop.save(
+                "text-to-image",
+                {
+                    "model": painter.state_dict(),
+                    "ema": ema.state_dict(),
+                    "seen": seen,
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                    "minutes": spent,
+                },
+            )
             vae = load_autoencoder()
             pipeline_folder.export(vae, ema.text, ema.unet, TOKENIZER)
             print(f"text-to-image {step + 1} {preview(step + 1)}", flush=True)

@@ -42,8 +42,14 @@ class Render:
 def random_scene(subject: str, rng: Random, seed: int, view: str | None = None) -> Scene:
     """A scene of `subject` with everything else drawn by `rng`."""
     colour = None if subject in COLOURLESS else rng.choice(list(COLOURS))
-    return Scene(subject, colour, rng.choice(MATERIALS), rng.choice(list(BACKGROUNDS)),
-                 view or rng.choice(list(VIEWS)), seed)  # fmt: skip
+    return Scene(
+        subject,
+        colour,
+        rng.choice(MATERIALS),
+        rng.choice(list(BACKGROUNDS)),
+        view or rng.choice(list(VIEWS)),
+        seed,
+    )
 
 
 def _paints(table: dict[str, tuple[int, int, int]], names: list[str | None]) -> Tensor:
@@ -60,8 +66,9 @@ def composite(g: GBuffer, scenes: list[Scene]) -> Tensor:
     image = g.diffuse[:, None] * own + g.fixed + shine
     image = image + (1 - g.alpha[:, None]) * ground * (0.25 + 0.75 * g.floor[:, None])
     image = image.clamp(0, 1)
-    return torch.where(image <= 0.0031308, image * 12.92,
-                       1.055 * image.clamp(min=1e-6) ** (1 / 2.4) - 0.055)  # fmt: skip
+    return torch.where(
+        image <= 0.0031308, image * 12.92, 1.055 * image.clamp(min=1e-6) ** (1 / 2.4) - 0.055
+    )
 
 
 @torch.no_grad()

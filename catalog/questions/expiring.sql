@@ -1,4 +1,4 @@
--- Cleared images whose usage terms expire within some days, or have expired; and the packs they are in
+-- Cleared images whose usage terms expire within some days or have, and the packs they are in
 -- $days = 30: how many days ahead
 SELECT i.expires, date_diff('day', current_date, i.expires) AS days_left, i.sku, i."index",
        i.campaign, i.client, i.terms_id, p.packs, i.sha256, i.request_id

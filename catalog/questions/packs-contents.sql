@@ -3,13 +3,15 @@
 WITH meant AS (
     SELECT pack_id FROM packs
     WHERE pack_id = $pack OR file = $pack
-       OR (length($pack) >= 6 AND starts_with(sha256, lower($pack))))
-SELECT p.pack_id, 'in' AS place, a.file, i.sku, i."index", i.outcome, i.decision, i.reviewer,
-       i.terms_id, i.expires, NULL AS reason, a.asset_sha256 AS sha256, a.request_id
-FROM pack_assets AS a SEMI JOIN meant USING (pack_id)
-JOIN packs AS p USING (pack_id) LEFT JOIN images AS i USING (request_id)
-UNION ALL
-SELECT f.pack_id, 'left out', NULL, f.sku, i."index", i.outcome, i.decision, i.reviewer,
-       i.terms_id, i.expires, f.reason, i.sha256, f.request_id
-FROM pack_refusals AS f SEMI JOIN meant USING (pack_id) LEFT JOIN images AS i USING (request_id)
-ORDER BY 1, 2, 4, 5
+       OR (length($pack) >= 6 AND starts_with(sha256, lower($pack)))),
+said AS (
+    SELECT pack_id, 'in' AS place, file, NULL AS reason, asset_sha256, request_id, NULL AS sku
+    FROM pack_assets SEMI JOIN meant USING (pack_id)
+    UNION ALL
+    SELECT pack_id, 'left out', NULL, reason, NULL, request_id, sku
+    FROM pack_refusals SEMI JOIN meant USING (pack_id))
+SELECT s.pack_id, s.place, s.file, s.reason, coalesce(i.sku, s.sku) AS sku, i."index", i.outcome,
+       i.decision, i.reviewer, i.terms_id, i.expires,
+       coalesce(s.asset_sha256, i.sha256) AS sha256, s.request_id
+FROM said AS s LEFT JOIN images AS i USING (request_id)
+ORDER BY s.pack_id, s.place, sku, i."index"

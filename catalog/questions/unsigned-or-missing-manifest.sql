@@ -1,4 +1,4 @@
--- Images that ought to be signed and are not whole: passed or approved without a signed file or manifest, or signed though they may not be
+-- Passed or approved images without a signed file or manifest, and signed ones that may not be
 SELECT i.sku, i."index", i.outcome, i.decision, i.asset_state,
        CASE WHEN NOT i.cleared AND i.asset_state = 'signed' AND i.outcome = 'block'
                  THEN 'blocked, but signed'

@@ -1,4 +1,4 @@
--- Each image that was reviewed or blocked, with every rule that spoke, its score, its bound and the nearest reference
+-- Each image that was reviewed or blocked: every rule that spoke, score, bound, nearest reference
 -- $campaign = "": only this campaign
 -- $days = 365: how many days back
 SELECT i.sku, i."index", i.campaign, i.outcome, i.decision, r.reason.rule, r.reason.outcome AS says,

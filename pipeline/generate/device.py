@@ -36,8 +36,8 @@ def pick_device(wanted: str) -> Device:
         raise SetupError(f"device {wanted!r} is not available here; set `device` to one of {there}")
     if wanted == "cuda":
         return Device(
-            "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16, 64
+            "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16, 16
         )
     if wanted == "mps":
-        return Device("mps", torch.float16, 8)
-    return Device("cpu", torch.float32, 16)
+        return Device("mps", torch.float16, 4)
+    return Device("cpu", torch.float32, 8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from catalog_samples import begin, produced_of
 
-from catalog.audit import Answer, Limits, ask_sql
+from catalog.audit import Answer, Limits, ask_sql, isolated, select
 from catalog.guard import TABLE_FUNCTIONS
 from catalog.lake import reading, writing
 from catalog.metadata import METADATA
@@ -188,12 +187,13 @@ def test_nothing_but_a_select_over_the_catalog_gets_through(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     got_through = []
-    for sql in attacks(folder):
-        try:
-            ask_sql(folder, sql, QUICK)
-        except InputError:
-            continue
-        got_through.append(sql)
+    with isolated(folder, QUICK) as connection:
+        for sql in attacks(folder):
+            try:
+                select(connection, sql, {}, QUICK, folder)
+            except InputError:
+                continue
+            got_through.append(sql)
     assert got_through == []
     assert list(tmp_path.iterdir()) == []
 
@@ -235,7 +235,7 @@ class AllNames(frozenset[str]):
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT count(*) FROM range(10000000000) a, range(10000000000) b",
+        "SELECT count(*) FROM range(100000) a, range(1000000000) b WHERE a.range + b.range < 0",
         "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r",
         "SELECT i FROM range(1000000000000) t(i) WHERE i % 1000000007 = 1000000006",
     ],
@@ -284,11 +284,11 @@ def test_no_allowed_table_function_takes_a_file() -> None:
     assert not {name for name in TABLE_FUNCTIONS if "read" in name or "scan" in name}
 
 
-def write_while(folder: Path, stop: str) -> None:
+def write_while(folder: Path, stop: Path) -> None:
     with writing(folder) as lake:
         for number in range(100, 10_000, 2):
             commit_batch(lake, "run-2", str(number), [produced_of(number), produced_of(number + 1)])
-            if os.path.exists(stop):
+            if stop.exists():
                 return
 
 
@@ -297,13 +297,13 @@ def test_an_audit_works_while_a_flow_writes(tmp_path: Path) -> None:
     with writing(folder) as lake:
         commit_batch(lake, "run-1", "b1", [produced_of(1), produced_of(2)])
         writer = multiprocessing.get_context("spawn").Process(
-            target=write_while, args=(folder, str(stop))
+            target=write_while, args=(folder, stop)
         )
         writer.start()
         seen = []
         try:
             # The flow's own process reads too, with its connection open.
-            while len(seen) < 12 and (not seen or seen[-1] < 8):
+            while len(seen) < 20 and (not seen or seen[-1] < 8):
                 answer = ask_sql(folder, "SELECT count(*) AS n, count(sha256) AS f FROM images")
                 (row,) = answer.table.to_pylist()
                 assert row["n"] == row["f"] and row["n"] % 2 == 0, "half a batch was seen"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,16 @@ def test_only_contention_is_tried_again() -> None:
     assert not is_contention(RuntimeError("No space left on device"))
 
 
+def test_a_masked_fault_is_tried_again_unless_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("Failed to commit: cannot rollback - no transaction is active")
+    assert setup_error(error, tmp_path) is None and is_contention(error)
+    usage = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert "0 MiB free" in str(setup_error(error, tmp_path))
+
+
 def test_merging_keeps_every_row_and_leaves_fewer_files_to_read(lake: Lake) -> None:
     for number in range(6):
         commit_batch(lake, "run-1", f"b{number}", [produced_of(number)])
@@ -217,6 +229,39 @@ def test_processes_that_create_and_write_at_once_lose_nothing(folder: Path) -> N
         assert count(lake, "images") == count(lake, "raw.requests") == 27
         assert count(lake, "batches") == 9
         assert count(lake, "scores") == 3 * 27
+
+
+def test_batches_of_killed_writers_are_whole_or_absent(folder: Path, empty_catalog: Path) -> None:
+    shutil.copytree(empty_catalog, folder)
+    context = multiprocessing.get_context("spawn")
+    for round_number in range(2):
+        writer = context.Process(target=write_batches, args=(folder, round_number, 1000))
+        writer.start()
+        wait_for_batches(folder, round_number)
+        time.sleep(random.uniform(0, 0.3))
+        writer.kill()
+        writer.join()
+        with reading(folder) as lake:
+            rows = lake.rows(
+                "SELECT images, count(*) AS n FROM raw.batches JOIN raw.requests "
+                "USING (run_id, batch_id, attempt) GROUP BY ALL"
+            )
+            assert {row["images"] for row in rows} == {3}
+            assert count(lake, "raw.requests") == 3 * count(lake, "raw.batches")
+            assert count(lake, "raw.scores") == 9 * count(lake, "raw.batches")
+        with writing(folder) as lake:
+            committed = count(lake, f"raw.batches WHERE run_id = 'run-{round_number}'")
+            again = [produced_of(1000 * round_number + offset) for offset in range(3)]
+            assert not commit_batch(lake, f"run-{round_number}", "b0", again)
+            assert count(lake, f"raw.batches WHERE run_id = 'run-{round_number}'") == committed
+
+
+def wait_for_batches(folder: Path, writer: int) -> None:
+    for _ in range(200):
+        with reading(folder) as lake:
+            if count(lake, f"raw.batches WHERE run_id = 'run-{writer}'"):
+                return
+    raise AssertionError("the writer never committed")
 
 
 def test_the_catalog_is_light_to_import() -> None:

@@ -28,7 +28,7 @@ SOON = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shoot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty images, one failure made later and one not, an approval, a rejection, a duplicate."""
     made = tmp_path_factory.mktemp("asked") / "catalog"
     with writing(made) as lake:
@@ -72,13 +72,13 @@ def rows(answer: Answer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", sorted(questions()))
-def test_every_question_has_a_title_and_an_answer(folder: Path, name: str) -> None:
+def test_every_question_has_a_title_and_an_answer(shoot: Path, name: str) -> None:
     question = questions()[name]
     assert 20 < len(question.title) < 130 and not question.title.endswith(".")
     given = {REQUIRED[name]: "MUG-00004"} if name in REQUIRED else {}
     assert {each.name for each in question.parameters if each.required} == set(given)
     assert all(each.about for each in question.parameters)
-    assert ask(folder, name, given).columns
+    assert ask(shoot, name, given).columns
 
 
 @pytest.mark.parametrize("name", sorted(questions()))
@@ -88,14 +88,14 @@ def test_every_question_can_be_asked_of_an_empty_catalog(empty_catalog: Path, na
     assert answer.table.num_rows == 0 or name == "tables"
 
 
-def test_verdicts_are_counted_by_policy_and_day(folder: Path) -> None:
-    (row,) = rows(ask(folder, "verdicts-by-policy-and-day"))
-    assert (row["passed"], row["review"], row["blocked"], row["images"]) == (13, 4, 4, 21)
+def test_verdicts_are_counted_by_policy_and_day(shoot: Path) -> None:
+    (row,) = rows(ask(shoot, "verdicts-by-policy-and-day"))
+    assert (row["passed"], row["review"], row["blocked"], row["images"]) == (14, 3, 4, 21)
     assert row["day"] == datetime.now(UTC).date()
 
 
-def test_each_reason_stands_with_score_bound_and_nearest_reference(folder: Path) -> None:
-    found = rows(ask(folder, "why-not-passed", {"campaign": "campaign-1"}))
+def test_each_reason_stands_with_score_bound_and_nearest_reference(shoot: Path) -> None:
+    found = rows(ask(shoot, "why-not-passed", {"campaign": "campaign-1"}))
     assert {row["campaign"] for row in found} == {"campaign-1"}
     row = next(row for row in found if row["sku"] == "MUG-00004")
     assert (row["rule"], row["says"], row["bound"]) == ("similarity.nearest", "block", 0.5)
@@ -103,57 +103,57 @@ def test_each_reason_stands_with_score_bound_and_nearest_reference(folder: Path)
     assert '"Logo 4"' in row["nearest"]
 
 
-def test_one_image_is_explained_score_by_score(folder: Path) -> None:
-    found = rows(ask(folder, "why-blocked", {"asset": "MUG-00004"}))
+def test_one_image_is_explained_score_by_score(shoot: Path) -> None:
+    found = rows(ask(shoot, "why-blocked", {"asset": "MUG-00004"}))
     assert [(row["score"], row["says"]) for row in found] == [
         ("similarity.nearest", "block"),
         ("nsfw.unclothed", None),
         ("quality.sharpness", None),
     ]
     assert found[0]["detector"] == "open-clip"
-    by_hash = rows(ask(folder, "why-blocked", {"asset": found[0]["request_id"][:9]}))
+    by_hash = rows(ask(shoot, "why-blocked", {"asset": found[0]["request_id"][:9]}))
     assert by_hash == found
 
 
-def test_nearest_references_come_nearest_first(folder: Path) -> None:
-    found = rows(ask(folder, "nearest-references", {"limit": "3"}))
+def test_nearest_references_come_nearest_first(shoot: Path) -> None:
+    found = rows(ask(shoot, "nearest-references", {"limit": "3"}))
     values = [row["value"] for row in found]
     assert len(found) == 3 and values == sorted(values, reverse=True)
     assert found[0]["rights_holder"] == "Rival"
-    assert rows(ask(folder, "nearest-references", {"library": "none"})) == []
+    assert rows(ask(shoot, "nearest-references", {"library": "none"})) == []
 
 
-def test_all_that_a_model_made_is_listed_failures_too(folder: Path) -> None:
-    found = rows(ask(folder, "made-with-model", {"model": "hub/"}))
+def test_all_that_a_model_made_is_listed_failures_too(shoot: Path) -> None:
+    found = rows(ask(shoot, "made-with-model", {"model": "hub/"}))
     assert {row["model"] for row in found} == {"hub/other"} and len(found) == 6
     assert {row["model_licence"] for row in found} == {"openrail"}
     assert {row["state"] for row in found} == {"done", "failed"}
 
 
-def test_decisions_name_who_when_and_why(folder: Path) -> None:
-    found = rows(ask(folder, "approvals"))
+def test_decisions_name_who_when_and_why(shoot: Path) -> None:
+    found = rows(ask(shoot, "approvals"))
     assert [(row["reviewer"], row["decision"], row["reason"]) for row in found] == [
         ("bob", "reject", "looks like a logo"),
         ("ada", "approve", "likeness is licensed"),
     ]
-    assert len(rows(ask(folder, "approvals", {"reviewer": "ada"}))) == 1
-    assert len(rows(ask(folder, "review-queue"))) == 2
+    assert len(rows(ask(shoot, "approvals", {"reviewer": "ada"}))) == 1
+    assert len(rows(ask(shoot, "review-queue"))) == 1
 
 
-def test_only_terms_that_end_within_the_days_are_expiring(folder: Path) -> None:
-    (row,) = rows(ask(folder, "expiring", {"days": "30"}))
+def test_only_terms_that_end_within_the_days_are_expiring(shoot: Path) -> None:
+    (row,) = rows(ask(shoot, "expiring", {"days": "30"}))
     assert (row["sku"], row["days_left"], row["terms_id"]) == ("MUG-00018", 9, "soon")
-    assert rows(ask(folder, "expiring", {"days": "8"})) == []
+    assert rows(ask(shoot, "expiring", {"days": "8"})) == []
 
 
-def test_rules_are_counted_with_the_scores_they_saw(folder: Path) -> None:
-    found = {row["says"]: row for row in rows(ask(folder, "rejects-by-rule"))}
-    assert (found["review"]["images"], found["block"]["images"]) == (4, 4)
+def test_rules_are_counted_with_the_scores_they_saw(shoot: Path) -> None:
+    found = {row["says"]: row for row in rows(ask(shoot, "rejects-by-rule"))}
+    assert (found["review"]["images"], found["block"]["images"]) == (3, 4)
     assert found["review"]["lowest"] == pytest.approx(0.53)
 
 
-def test_failures_tell_whether_they_were_made_since(folder: Path) -> None:
-    found = {row["sku"]: row for row in rows(ask(folder, "failures"))}
+def test_failures_tell_whether_they_were_made_since(shoot: Path) -> None:
+    found = {row["sku"]: row for row in rows(ask(shoot, "failures"))}
     assert {sku: row["made_since"] for sku, row in found.items()} == {
         "MUG-00020": False,
         "MUG-00021": True,
@@ -161,29 +161,29 @@ def test_failures_tell_whether_they_were_made_since(folder: Path) -> None:
     assert found["MUG-00021"]["error"] == "no room"
 
 
-def test_runs_and_their_speed_are_told(folder: Path) -> None:
-    (run,) = rows(ask(folder, "runs"))
+def test_runs_and_their_speed_are_told(shoot: Path) -> None:
+    (run,) = rows(ask(shoot, "runs"))
     assert (run["status"], run["images"], run["failed"]) == ("completed", 23, 2)
-    (speed,) = rows(ask(folder, "throughput"))
+    (speed,) = rows(ask(shoot, "throughput"))
     assert speed["images"] == 21 and speed["images_per_second"] > 0
     assert dict(speed["ms_per_image"])["sign"] == 6.0
 
 
-def test_campaigns_show_their_pass_rate_and_what_reviews_came_to(folder: Path) -> None:
-    found = rows(ask(folder, "pass-rate-by-campaign"))
+def test_campaigns_show_their_pass_rate_and_what_reviews_came_to(shoot: Path) -> None:
+    found = rows(ask(shoot, "pass-rate-by-campaign"))
     assert sum(row["images"] for row in found) == 22
     assert (sum(r["approved"] for r in found), sum(r["rejected"] for r in found)) == (1, 1)
-    assert sum(row["cleared"] for row in found) == 14
+    assert sum(row["cleared"] for row in found) == 15
 
 
-def test_near_duplicates_name_the_earlier_image(folder: Path) -> None:
-    (row,) = rows(ask(folder, "duplicates"))
+def test_near_duplicates_name_the_earlier_image(shoot: Path) -> None:
+    (row,) = rows(ask(shoot, "duplicates"))
     assert (row["sku"], row["earlier_sku"], row["distance"]) == ("MUG-00019", "MUG-00001", 6)
-    assert rows(ask(folder, "duplicates", {"distance": "5"})) == []
+    assert rows(ask(shoot, "duplicates", {"distance": "5"})) == []
 
 
-def test_a_catalog_that_is_whole_has_no_unsigned_passes(folder: Path, lake: Lake) -> None:
-    assert rows(ask(folder, "unsigned-or-missing-manifest")) == []
+def test_a_catalog_that_is_whole_has_no_unsigned_passes(shoot: Path, lake: Lake) -> None:
+    assert rows(ask(shoot, "unsigned-or-missing-manifest")) == []
     from dataclasses import replace
 
     whole, stripped, smuggled = produced_of(1), produced_of(2), produced_of(4)
@@ -197,8 +197,8 @@ def test_a_catalog_that_is_whole_has_no_unsigned_passes(folder: Path, lake: Lake
     }
 
 
-def test_the_tables_are_listed_for_those_who_write_sql(folder: Path) -> None:
-    tables = {row["table"] for row in rows(ask(folder, "tables"))}
+def test_the_tables_are_listed_for_those_who_write_sql(shoot: Path) -> None:
+    tables = {row["table"] for row in rows(ask(shoot, "tables"))}
     spoken = (
         "runs requests assets scores verdicts reviews manifests policies models references packs"
     )
@@ -212,16 +212,16 @@ def test_the_tables_are_listed_for_those_who_write_sql(folder: Path) -> None:
         ("why-blocked", {}, "must be given"),
         ("expiring", {"days": "soon"}, "'soon' is not a number"),
         ("expiring", {"weeks": "1"}, "known: days"),
-        ("runs", {"days": "1", "x": "2", "y": "3"}, "2 faults"),
+        ("runs", {"days": "1", "x": "2", "y": "3"}, "(?s)x: there.*y: there"),
     ],
 )
 def test_wrong_arguments_are_named_all_at_once(
-    folder: Path, name: str, given: dict[str, str], told: str
+    shoot: Path, name: str, given: dict[str, str], told: str
 ) -> None:
     with pytest.raises(InputError, match=told):
-        ask(folder, name, given)
+        ask(shoot, name, given)
 
 
-def test_arguments_are_values_never_sql(folder: Path) -> None:
+def test_arguments_are_values_never_sql(shoot: Path) -> None:
     for value in ("' OR 1=1 --", "x'; DROP VIEW images; --", "$sku"):
-        assert rows(ask(folder, "assets-of-sku", {"sku": value})) == []
+        assert rows(ask(shoot, "assets-of-sku", {"sku": value})) == []

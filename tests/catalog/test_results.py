@@ -28,7 +28,7 @@ TABLE = pa.table(
 )
 ANSWER = Answer(
     TABLE,
-    tuple(["VARCHAR", "BIGINT", "DOUBLE", "TIMESTAMP", "DATE", "BLOB", "JSON", "STRUCT(rule)[]", "DECIMAL"]),
+    ("VARCHAR", "BIGINT", "DOUBLE", "TIMESTAMP", "DATE", "BLOB", "JSON", "STRUCT[]", "DECIMAL"),
 )
 EMPTY = Answer(TABLE.slice(0, 0), ANSWER.types)
 

@@ -61,7 +61,8 @@ def test_a_yaml_brief_sets_what_items_may_override(tmp_path: Path) -> None:
         "sku,object,count,width,seed,negative_prompt\nS1,mug,,,,\nS2,vase,3,256,7,blurry\n"
     )
     (tmp_path / "brief.yaml").write_text(
-        "template: 'a {{ object }}'\ncampaign: spring\nclient: Acme\nguidance: 2\nitems: items.csv\n"
+        "template: 'a {{ object }}'\ncampaign: spring\nclient: Acme\nguidance: 2\n"
+        "items: items.csv\n"
         "terms: {id: t1, licensor: Acme, expires: 2030-01-01}\n"
     )
     first, *others = requests_of(tmp_path / "brief.yaml", None)

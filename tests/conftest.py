@@ -1,0 +1,60 @@
+"""What tests of several folders share: an isolated environment, and one real Prefect server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything reads settings or imports Prefect: nothing of the developer's own counts here.
+for name in [name for name in os.environ if name.startswith(("PLATEMARK_", "PREFECT_"))]:
+    del os.environ[name]
+_HOME = tempfile.mkdtemp(prefix="platemark-tests-")
+os.environ["PLATEMARK_CONFIG"] = f"{_HOME}/absent.toml"
+os.environ["PREFECT_HOME"] = f"{_HOME}/prefect"
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[str]:
+    """The API address of a real Prefect server, which flows and commands then use."""
+    from flows.environment import prepare_prefect
+    from flows.serving import prefect_server
+    from pipeline.settings import Settings
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ["PREFECT_SERVER_API_PORT"] = str(probe.getsockname()[1])
+    settings = Settings(workspace=Path(_HOME) / "workspace")
+    prepare_prefect(settings)
+    with prefect_server(settings) as url:
+        yield url
+
+
+POLICIES = {
+    # No model needed; what comes out is known beforehand.
+    "plain": "rules:\n- {check: quality, score: decodes, block: {below: 1}}\n",
+    "held": "rules:\n- {check: quality, score: sharpness, review: {at_least: 0}}\n",
+    "barred": "rules:\n- {check: quality, score: sharpness, block: {at_least: 0}}\n",
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a brief of three items (`brief.yaml`) and the policies above."""
+    monkeypatch.chdir(tmp_path)
+    for name, rules in POLICIES.items():
+        (tmp_path / f"{name}.yaml").write_text(
+            f"policy: {name}\nversion: '1'\nchecks: {{quality: {{}}, duplicates: {{}}}}\n"
+            f"licences: [Apache-2.0]\n{rules}"
+        )
+    (tmp_path / "items.csv").write_text("sku,thing\nA,red mug\nB,blue vase\nC,green lamp\n")
+    (tmp_path / "brief.yaml").write_text(
+        "template: 'a {{ thing }} on a white background'\nitems: items.csv\nsteps: 2\n"
+        "client: Acme\ncampaign: spring\n"
+        "terms: {id: t1, licensor: Acme, expires: 2099-12-31, channels: [web]}\n"
+    )
+    return tmp_path

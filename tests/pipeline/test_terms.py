@@ -1,0 +1,56 @@
+"""Usage terms: what a pack may grant of what an asset grants."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.terms import UsageTerms
+
+TODAY = date(2027, 1, 15)
+DAYS = st.none() | st.integers(-30, 30).map(lambda days: TODAY + timedelta(days))
+
+
+def terms(**fields: object) -> UsageTerms:
+    return UsageTerms.model_validate({"id": "t", "licensor": "Acme", **fields})
+
+
+@pytest.mark.parametrize(
+    ("pack", "asset", "said"),
+    [
+        ({}, {}, None),
+        ({"channels": ["web"]}, {"channels": ["web", "print"]}, None),
+        ({"territories": ["DE"]}, {"territories": ["worldwide"]}, None),
+        ({"expires": "2027-06-30"}, {"expires": "2027-06-30"}, None),
+        ({}, {"channels": ["web"]}, "channel any is not granted"),
+        ({"territories": ["US"]}, {"territories": ["DE"]}, "territory US"),
+        ({}, {"expires": "2027-06-30"}, "runs until no end"),
+        ({"expires": "2027-07-01"}, {"expires": "2027-06-30"}, "only until 2027-06-30"),
+        ({"expires": "2027-01-10"}, {"expires": "2027-01-14"}, "expired on 2027-01-14"),
+        ({}, {"starts": "2027-01-16"}, "start only on 2027-01-16"),
+        ({"licensee": "B"}, {"licensee": "A"}, "licensed to A"),
+    ],
+)
+def test_a_pack_stays_within_its_assets_terms(pack: dict, asset: dict, said: str | None) -> None:
+    reasons = terms(**pack).outside(terms(**asset), TODAY)
+    assert reasons == [] if said is None else any(said in reason for reason in reasons)
+
+
+@given(st.sets(st.sampled_from(["web", "print", "tv"]), min_size=1), DAYS)
+def test_what_is_granted_is_within_itself_unless_it_is_over(channels: set[str], end: date) -> None:
+    granted = terms(channels=sorted(channels), expires=end)
+    assert bool(granted.outside(granted, TODAY)) == (end is not None and end < TODAY)
+
+
+def test_the_licence_text_names_every_field() -> None:
+    text = terms(text="You may.", credit="Photo: Acme", territories=["DE"]).licence_text()
+    for part in ("You may.", "Photo: Acme", "DE", "Acme", "Exclusive:   no"):
+        assert part in text
+
+
+def test_dates_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="lies before starts"):
+        terms(starts="2027-02-01", expires="2027-01-01")
