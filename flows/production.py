@@ -47,6 +47,7 @@ from pipeline.store import place, settle
 
 SHEET_CELLS = 60
 """Images on a run's contact sheet: the last ones made."""
+DEVELOPMENT = "Signed with a development certificate, worth no trust outside this workspace."
 _OUTCOMES = ("pass", "review", "block", "failed")
 _VERSIONS = ("platemark", "torch", "diffusers", "open_clip_torch", "c2pa-python", "duckdb")
 
@@ -92,8 +93,10 @@ class Production:
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "seal")
         self._started = 0.0
         record_terms(lake, [each for each in plan.requests if each.request_id in done])
+        self._development = False
         if self.batches:
             self._bench = self._set_up()
+            self._development = self._bench.identity.development
             self.load(self.batches[0])
 
     def load(self, batch: Batch) -> Engine:
@@ -155,7 +158,7 @@ class Production:
             }
             if tally.made
             else {},
-            "notices": self.plan.notices,
+            "notices": [*self.plan.notices, *([DEVELOPMENT] if self._development else [])],
         }
 
     def close(self) -> None:

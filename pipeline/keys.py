@@ -110,7 +110,7 @@ def trust_anchors(settings: Settings) -> bytes:
         chain = _read_chain(settings.signing, faults)
         if faults:
             raise InputError("signing keys", faults)
-        anchors += b"\n" + _pem(x509.load_pem_x509_certificates(chain)[-1])
+        anchors += b"\n" + pem(x509.load_pem_x509_certificates(chain)[-1])
     return anchors + _configured_anchors(settings)
 
 

@@ -174,6 +174,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         err.print(f"{count} failed: {error}", style="red", markup=False)
     if summary["contact_sheet"]:
         out.print(f"Contact sheet: {summary['contact_sheet']}")
+    print_notices(summary["notices"])
 
 
 def _prepare(settings: Settings, log_level: str = "CRITICAL") -> None:
@@ -189,7 +190,7 @@ def _produce(
     from pipeline.plan import make_plan
 
     # Wrong input is told at once, before Prefect takes its seconds to start.
-    print_notices(make_plan(settings, brief, policy, template).notices)
+    make_plan(settings, brief, policy, template)
     _prepare(settings)
     with _progress() as show:
         from flows.produce import LISTENER, produce

@@ -44,8 +44,6 @@ def tour(settings: Settings, brief: Path, produce: Callable[..., dict[str, Any]]
     out.print(Rule("Look", align="left"))
     if summary["contact_sheet"]:
         out.print(f"Contact sheet: {summary['contact_sheet']}")
-    out.print("Signed with a development certificate: worth no trust outside this workspace.")
-    out.print("Starter models know only the starter world: no product of yours.")
     out.print(Rule("Next", align="left"))
     out.print("platemark show TOY-BEAR-0          one image's whole story")
     out.print("platemark review list              what waits for your decision")

@@ -17,7 +17,10 @@ class TextToImage:
     """A loaded pipeline. One generator an image, on the CPU: seeds mean the same anywhere."""
 
     def __init__(self, model: Model, device: Device, batch_size: int):
-        """Load `model`; every forward pass is of `batch_size` images. Raises SetupError when the folder or the hub does not give a pipeline."""
+        """Load `model`; every forward pass is of `batch_size` images.
+
+        Raises SetupError when the folder or the hub does not give a pipeline.
+        """
         import diffusers
         import torch
         from diffusers.utils import logging

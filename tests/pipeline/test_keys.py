@@ -194,8 +194,12 @@ def test_configured_keys_are_accepted_and_shown_nowhere(
     authority: Authority, configured: Callable[..., Settings]
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    identity = signing_identity(configured(authority.issue(key.public_key()), key_bytes(key)))
+    settings = configured(authority.issue(key.public_key()), key_bytes(key))
+    identity = signing_identity(settings)
     assert not identity.development
+    # Else our own files would not be Trusted by our own verify.
+    top = x509.load_pem_x509_certificates(identity.chain)[-1]
+    assert top in x509.load_pem_x509_certificates(trust_anchors(settings))
     assert identity.certificate.startswith("Studio signing (sha256:")
     assert "PRIVATE" not in repr(identity)
 
