@@ -49,9 +49,10 @@ class Lake:
     ) -> T:
         """Runs `work` in one transaction, and all of it again when another writer was faster.
 
-        Measured (facts: DuckLake's own retries lose batches): only the whole transaction, tried
-        again after a random pause, is safe with SQLite metadata. Raises BusyError after
-        `patience` seconds, SetupError when the disk is full or the metadata is damaged.
+        DuckLake's own retries lose batches (measured: 25 of 200, with four writers at once and
+        SQLite metadata); the whole transaction, again after a random pause, lost none. Raises
+        BusyError after `patience` seconds, SetupError when the disk is full or the metadata is
+        damaged.
         """
 
         def attempt() -> T:

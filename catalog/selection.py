@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from catalog.audit import Limits, isolated, select
+from catalog.lake import patiently
 from catalog.rows import text_table
 from pipeline.terms import UsageTerms
 
@@ -53,10 +54,13 @@ def choose(folder: Path, where: str, terms: UsageTerms, today: date) -> Selectio
         named = select(connection, sql, {}, limits, folder).table.column("request_id")
         wanted = text_table(request_id=[str(name) for name in named.to_pylist()])
         connection.register("wanted", wanted)
-        rows = connection.execute(
-            "SELECT * FROM images SEMI JOIN wanted USING (request_id) "
-            'ORDER BY sku, "index", request_id'
-        ).to_arrow_table()
+        rows = patiently(
+            lambda: connection.execute(
+                "SELECT * FROM images SEMI JOIN wanted USING (request_id) "
+                'ORDER BY sku, "index", request_id'
+            ).to_arrow_table(),
+            folder,
+        )
         earlier = connection.execute(
             "SELECT a.request_id, p.pack_id, p.licensee, p.expires, p.terms FROM pack_assets AS a "
             "JOIN packs AS p USING (pack_id) SEMI JOIN wanted USING (request_id) "

@@ -136,14 +136,16 @@ def _look_at(data: bytes) -> dict[str, Any]:
                 kind = "JPEG" if image.format == "MPO" else image.format or ""
                 found["mime"] = Image.MIME.get(kind)
                 found["width"], found["height"] = image.size
-                found["labels"] = _labels(image.info)
                 if image.width * image.height > MAX_PIXELS:
                     found["error"] = f"has more than {MAX_PIXELS:,} pixels and was not decoded"
+                    found["labels"] = _labels(image.info)
                     return found
-                image.load()
-                # PNG text may stand behind the pixels.
-                found["labels"] = _labels(image.info)
-                found["decodes"] = True
+                try:
+                    image.load()
+                    found["decodes"] = True
+                finally:
+                    # After loading: PNG text may stand behind the pixels.
+                    found["labels"] = _labels(image.info)
     except UnidentifiedImageError:
         found["error"] = "is no image that can be decoded"
     except Exception as error:  # decoders raise anything on broken files

@@ -14,7 +14,7 @@ from tempfile import NamedTemporaryFile
 import typer
 
 from pipeline.errors import PlatemarkError
-from platemark import audit_commands, pack_commands, produce_commands, review_commands
+from platemark import audit_commands, pack_commands, produce_commands, review_commands, tour
 from platemark.display import err
 
 EPILOG = (
@@ -49,7 +49,7 @@ def _root(
     """Root options."""
 
 
-for commands in (produce_commands, audit_commands, review_commands, pack_commands):
+for commands in (tour, produce_commands, audit_commands, review_commands, pack_commands):
     commands.register(app)
 
 
@@ -60,9 +60,6 @@ def main() -> None:
     except PlatemarkError as error:
         err.print(f"Error: {error}", style="red", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("Interrupted. Run the same command again: it goes on where it stopped.")
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

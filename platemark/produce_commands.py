@@ -1,4 +1,4 @@
-"""plan, run, demo, schedule, serve: the commands that make images."""
+"""plan, run, schedule, serve: the commands that make images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import Fault, InputError
-from pipeline.settings import ROOT, Settings, load_settings
+from pipeline.settings import Settings, load_settings
 from platemark.display import COLOURS, duration, err, out, print_json, print_notices, print_rows
 from platemark.options import AsJson, BriefPath, PolicyName, Template, Workspace
-
-DEMO_BRIEF = ROOT / "starter" / "demo" / "brief.yaml"
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the app."""
-    for command in (demo, plan, run, schedule, serve):
+    for command in (plan, run, schedule, serve):
         app.command(rich_help_panel="Produce")(command)
 
 
@@ -91,20 +89,13 @@ def run(
 ) -> None:
     """Make what a brief asks for and is not made yet. Interrupted? Run it again: it goes on."""
     settings = load_settings(workspace)
-    summary = _produce(settings, brief, policy, template)
+    summary = produce_here(settings, brief, policy, template)
     if as_json:
         print_json(summary)
     else:
         print_summary(summary)
     if summary["outcomes"]["failed"]:
         raise typer.Exit(1)
-
-
-def demo(workspace: Workspace = None) -> None:
-    """The guided tour: a small catalogue shoot made, checked, signed, indexed and exported."""
-    from platemark.tour import tour
-
-    tour(load_settings(workspace), DEMO_BRIEF, _produce)
 
 
 def schedule(
@@ -183,7 +174,7 @@ def _prepare(settings: Settings, log_level: str = "CRITICAL") -> None:
     prepare_prefect(settings, log_level)
 
 
-def _produce(
+def produce_here(
     settings: Settings, brief: Path, policy: str, template: str | None = None
 ) -> dict[str, Any]:
     """Run the produce flow in this process, with progress on stderr."""
@@ -196,9 +187,13 @@ def _produce(
         from flows.produce import LISTENER, produce
 
         LISTENER.set(show)
-        summary: dict[str, Any] = produce(
-            str(brief), policy, workspace=str(settings.root), template=template
-        )
+        try:
+            summary: dict[str, Any] = produce(
+                str(brief), policy, workspace=str(settings.root), template=template
+            )
+        except KeyboardInterrupt:
+            err.print("Interrupted. Run the same command again: it goes on where it stopped.")
+            raise typer.Exit(130) from None
     return summary
 
 
