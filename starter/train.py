@@ -20,10 +20,11 @@ from starter.paths import cache_dir
 STAGES = {
     "pictures": pictures.build,
     "autoencoder": train_autoencoder.train,
+    "decoder": train_autoencoder.polish,
     "clip": train_clip.train,
     "nsfw": train_nsfw.train,
     "references": make_references.build,
-    "text-to-image": train_text_to_image.train,
+    "text-to-image": train_text_to_image.train_in_parallel,
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from starter import loop, pictures
 from starter.library import HELD_OUT, TRAIN
 
-STEPS, BATCH, RATE, CROP, NOISE = 3000, 24, 2e-3, 64, 0.08
+STEPS, POLISH, BATCH, RATE, CROP, NOISE = 3000, 2000, 24, 2e-3, 64, 0.08
 
 
 def build() -> AutoencoderTiny:
@@ -108,16 +108,55 @@ def train(steps: int = STEPS) -> AutoencoderTiny:
     return ema
 
 
+def polish(steps: int = POLISH) -> None:
+    """Train the decoder further under a fixed encoder, so that latents made before stay valid."""
+    torch.manual_seed(4)
+    dev = loop.device()
+    data, held = pictures.load(TRAIN), pictures.load(HELD_OUT)
+    model = load().to(dev, memory_format=torch.channels_last)
+    model.decoder.requires_grad_(True)
+    ema = loop.twin(model)
+    optimiser = torch.optim.AdamW(model.decoder.parameters(), lr=RATE / 2, weight_decay=0.0)
+    first = 0
+    if state := loop.restore("decoder"):
+        model.decoder.load_state_dict(state["model"])
+        ema.decoder.load_state_dict(state["ema"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    encode, decode = loop.compiled(model.encoder), loop.compiled(model.decoder)
+    order = loop.shuffled(len(data.scenes), BATCH, 4, first)
+    for step, index in zip(range(first, steps), order, strict=False):
+        loop.set_rate(optimiser, loop.cosine(step, steps, RATE / 2, 20))
+        x = (crops(data.batch(index), CROP) * 2 - 1).to(dev, memory_format=torch.channels_last)
+        with loop.autocast(dev):
+            with torch.no_grad():
+                z = encode(x)
+            y = decode(z + NOISE * torch.randn_like(z)).float()
+        loss = loss_of(y, x, 0.3)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
+        optimiser.step()
+        loop.average(ema, model, min(0.998, (step + 1) / (step + 10)))
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            print(f"decoder {step + 1}/{steps} psnr {psnr(ema, held, 64):.2f}", flush=True)
+            state = {"model": model.decoder.state_dict(), "ema": ema.decoder.state_dict()}
+            loop.save("decoder", state | {"optimiser": optimiser.state_dict(), "step": step + 1})
+
+
 def load() -> AutoencoderTiny:
-    """The averaged model of the last checkpoint."""
+    """The averaged model of the last checkpoint, with the polished decoder where there is one."""
     model = build()
     state = loop.restore("autoencoder")
     if state is None:
         sys.exit("no autoencoder yet: python -m starter.train")
     model.load_state_dict(state["ema"])
+    if polished := loop.restore("decoder"):
+        model.decoder.load_state_dict(polished["ema"])
     return model.eval().requires_grad_(False)
 
 
 if __name__ == "__main__":
     loop.quiet_threads()
     train()
+    polish()

@@ -7,7 +7,6 @@ so that the model reads generated images as well as renders.
 
 import io
 import json
-import sys
 import time
 from random import Random
 from typing import Any
@@ -222,4 +221,4 @@ def train(steps: int = STEPS) -> None:
 
 if __name__ == "__main__":
     loop.quiet_threads()
-    train(*map(int, sys.argv[1:2]))
+    train()

@@ -6,6 +6,7 @@ CPU is faster than several threads in one process.
 """
 
 import os
+import subprocess
 import sys
 import time
 from random import Random
@@ -14,73 +15,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from starter import captions, loop, pictures, pipeline_folder, tokens
 from starter.library import TRAIN
-from starter.paths import WEIGHTS, cache_dir
+from starter.painter import PICTURES, Painter, build, latents, schedule
+from starter.paths import WEIGHTS
+from starter.preview import preview
 from starter.train_autoencoder import load as load_autoencoder
 
-STEPS, BATCH, RATE, DROP, SYNC = 4_800, 32, 1e-3, 0.1, 8
-PICTURES = 20_000
+STEPS, BATCH, RATE, DROP, SYNC, KEEP = 3_500, 32, 1e-3, 0.1, 8, 400
 TOKENIZER = WEIGHTS / "open-clip"
-
-
-class Painter(nn.Module):
-    """The UNet and the text tower that are trained together."""
-
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__()
-        self.unet = pipeline_folder.build_unet()
-        self.text = pipeline_folder.build_text_encoder(vocabulary)
-        if not torch.cuda.is_available():  # fused attention is slow backwards on a CPU
-            self.unet.set_attn_processor(AttnProcessor())
-            self.text.set_attn_implementation("eager")
-
-    def forward(self, noisy: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """Predicted v [N,4,16,16] for noisy latents, timesteps [N] and token ids [N,32]."""
-        return self.unet(noisy, t, self.text(ids).last_hidden_state, return_dict=False)[0]
-
-
-@torch.no_grad()
-def latents(data: pictures.Pictures) -> Tensor:
-    """Latents of the first `PICTURES`, fp16 [N,4,16,16]; encoded once, then cached."""
-    path = cache_dir() / "latents.pt"
-    if path.exists():
-        return torch.load(path)
-    dev = loop.device()
-    encoder = load_autoencoder().encoder.to(dev, memory_format=torch.channels_last)
-    encode = loop.compiled(encoder)
-    out = []
-    for i in range(0, PICTURES, 32):
-        x = data.batch(torch.arange(i, i + 32)) * 2 - 1
-        with loop.autocast(dev):
-            out.append(encode(x.to(dev, memory_format=torch.channels_last)).half().cpu())
-        if i % 1600 == 0:
-            print(f"latents {i}/{PICTURES}", flush=True)
-    done = torch.cat(out).contiguous()
-    torch.save(done, path)
-    return done
-
-
-def schedule() -> tuple[Tensor, Tensor]:
-    """Signal and noise levels [1000] of the shipped scheduler, with the last signal exactly 0."""
-    bar = pipeline_folder.scheduler().alphas_cumprod.double()
-    bar[-1] = 0.0
-    return bar.sqrt().float(), (1 - bar).sqrt().float()
-
-
-def build(vocabulary: int) -> Painter:
-    """Untrained UNet; the text tower starts from the trained CLIP where there is one."""
-    painter = Painter(vocabulary)
-    clip = loop.restore("clip")
-    if clip:
-        start = pipeline_folder.text_state(clip["ema"])
-        own = painter.text.state_dict()
-        names = {k.removeprefix("text_model."): k for k in own}
-        painter.text.load_state_dict({names[k]: v for k, v in start.items()}, strict=False)
-    return painter
 
 
 def _batch(
@@ -106,8 +51,6 @@ def _average_workers(model: nn.Module) -> None:
 
 def train(steps: int = STEPS) -> None:
     """Train (or go on training) until `steps`; rank 0 saves, exports and reads back."""
-    from starter.preview import preview
-
     workers, rank = int(os.environ.get("STARTER_WORKERS", 1)), int(os.environ.get("RANK", 0))
     if workers > 1:
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
@@ -125,12 +68,12 @@ def train(steps: int = STEPS) -> None:
         {"params": painter.text.parameters(), "scale": 0.3},
     ]
     optimiser = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    first, seen, minutes = 0, 0, 0.0
-    if state := loop.restore("text-to-image"):
+    state = loop.restore("text-to-image") or {"step": 0, "seen": 0, "minutes": 0.0}
+    if "model" in state:
         painter.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
         optimiser.load_state_dict(state["optimiser"])
-        first, seen, minutes = state["step"], state["seen"], state["minutes"]
+    first = state["step"]
     signal, noise = (s.to(dev) for s in schedule())
     forward = loop.compiled(painter)
     began, running = time.time(), 0.0
@@ -153,31 +96,53 @@ def train(steps: int = STEPS) -> None:
         if workers > 1 and (step + 1) % SYNC == 0:
             _average_workers(painter)
         loop.average(ema, painter, min(0.999, (step + 1) / (step + 10)))
-        running, seen = 0.98 * running + 0.02 * loss.item(), seen + batch * workers
+        running = 0.98 * running + 0.02 * loss.item()
         if rank == 0 and ((step + 1) % 50 == 0 or step < 3):
             speed = (time.time() - began) / (step + 1 - first)
             fair = running / (1 - 0.98 ** (step + 1 - first))
-            print(
-                f"text-to-image {step + 1}/{steps} loss {fair:.4f} {speed:.3f} s/step", flush=True
-            )
-        if rank == 0 and ((step + 1) % 400 == 0 or step + 1 == steps):
-            spent = minutes + (time.time() - began) / 60
-            loop.save(
-                "text-to-image",
-                {
-                    "model": painter.state_dict(),
-                    "ema": ema.state_dict(),
-                    "seen": seen,
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                    "minutes": spent,
-                },
-            )
-            vae = load_autoencoder()
-            pipeline_folder.export(vae, ema.text, ema.unet, TOKENIZER)
-            print(f"text-to-image {step + 1} {preview(step + 1)}", flush=True)
+            line = f"text-to-image {step + 1}/{steps} loss {fair:.4f} {speed:.3f} s/step"
+            print(line, flush=True)
+        if rank == 0 and ((step + 1) % KEEP == 0 or step + 1 == steps):
+            done = {
+                "step": step + 1,
+                "seen": state["seen"] + (step + 1 - first) * batch * workers,
+                "minutes": state["minutes"] + (time.time() - began) / 60,
+            }
+            _keep(painter, ema, optimiser, done)
+
+
+def _keep(painter: Painter, ema: Painter, optimiser: torch.optim.Optimizer, done: Any) -> None:
+    """Save a checkpoint, export the averaged weights, look at what they paint."""
+    parts = {
+        "model": painter.state_dict(),
+        "ema": ema.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    loop.save("text-to-image", parts | done)
+    pipeline_folder.export(load_autoencoder(), ema.text, ema.unet, TOKENIZER)
+    print(f"text-to-image {done['step']} {preview(done['step'])}", flush=True)
+
+
+def train_in_parallel() -> None:
+    """Train in one process on a GPU, in two (or `STARTER_WORKERS`) on a CPU."""
+    cores = os.cpu_count() or 1
+    workers = int(os.environ.get("STARTER_WORKERS", min(2, cores)))
+    latents(pictures.load(TRAIN))  # once, before the workers ask for them
+    if workers == 1 or torch.cuda.is_available():
+        train()
+        return
+    command = [sys.executable, "-m", "starter.train_text_to_image"]
+    shared = os.environ | {"STARTER_WORKERS": str(workers)}
+    running = [subprocess.Popen(command, env=shared | {"RANK": str(r)}) for r in range(workers)]
+    try:
+        failed = [worker.wait() for worker in running]
+    finally:
+        for worker in running:
+            worker.terminate()
+    if any(failed):
+        sys.exit("text-to-image training stopped; run the command again to go on")
 
 
 if __name__ == "__main__":
     loop.quiet_threads()
-    train(*map(int, sys.argv[1:2]))
+    train()
