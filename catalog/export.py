@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
-from catalog.lake import Lake, reading, writing
-from catalog.pack import Pack, export_pack
-from catalog.selection import EVERYTHING
-from pipeline.brief_table import yaml_fault
+from catalog.pack import NothingToExport, Pack, export_pack
+from catalog.selection import EVERYTHING, own_terms, without_terms
+from pipeline.brief_table import decode_text, load_yaml
 from pipeline.errors import Fault, InputError
 from pipeline.keys import trust_anchors
 from pipeline.settings import Settings
@@ -30,25 +27,24 @@ def export(
 ) -> Pack:
     """Write the pack `out` from the images that `where` names, under `terms`.
 
-    `terms` is a YAML file or the id of catalogued terms; without it the images' own, if they all
-    have the same. Raises as export_pack does, and InputError for unusable terms.
+    `terms` is a YAML file or the id of terms that some of these images have; without it the
+    images' own, if all that are cleared have the same. Raises as export_pack does, and InputError
+    for unusable terms.
     """
-    with reading(settings.catalog) as lake:
-        if terms is not None and _is_file(terms):
-            granted = _read_terms(Path(terms))
-        else:
-            granted = _catalogued_terms(lake, terms)
+    if terms is not None and _is_file(terms):
+        granted = _read_terms(Path(terms))
+    else:
+        granted = _catalogued_terms(settings.catalog, where, terms)
     anchors = trust_anchors(settings)
-    with writing(settings.catalog) as lake:
-        return export_pack(
-            lake,
-            out,
-            granted,
-            verify=lambda path: verify_file(path, anchors),
-            locate=lambda url: path_of(settings, url),
-            where=where,
-            progress=progress,
-        )
+    return export_pack(
+        settings.catalog,
+        out,
+        granted,
+        verify=lambda path: verify_file(path, anchors),
+        locate=lambda url: path_of(settings, url),
+        where=where,
+        progress=progress,
+    )
 
 
 def _is_file(terms: str) -> bool:
@@ -56,36 +52,41 @@ def _is_file(terms: str) -> bool:
 
 
 def _read_terms(path: Path) -> UsageTerms:
+    faults: list[Fault] = []
     try:
-        return UsageTerms.model_validate(yaml.safe_load(path.read_text("utf-8-sig")))
+        text = decode_text(path.name, path.read_bytes(), faults)
+        content = load_yaml(path.name, text, faults) if text is not None else None
+        if not faults:
+            return UsageTerms.model_validate(content)
     except OSError as error:
-        faults = [Fault(error.strerror or str(error), str(path), "check the path")]
-    except UnicodeDecodeError:
-        faults = [Fault("not UTF-8", str(path), "save as UTF-8")]
-    except yaml.YAMLError as error:
-        faults = [yaml_fault(path.name, error)]
+        faults.append(Fault(error.strerror or str(error), str(path), "check the path"))
     except ValidationError as error:
-        faults = [
-            Fault(
-                each["msg"], f"{path.name}, {'.'.join(map(str, each['loc']))}", "see docs/packs.md"
-            )
-            for each in error.errors()
-        ]
+        for each in error.errors():
+            place = ", ".join((path.name, ".".join(map(str, each["loc"]))))
+            faults.append(Fault(each["msg"], place, "see docs/packs.md"))
     raise InputError("terms", faults)
 
 
-def _catalogued_terms(lake: Lake, terms_id: str | None) -> UsageTerms:
-    rows = lake.rows(
-        "SELECT DISTINCT terms_id, terms::VARCHAR AS terms FROM images "
-        "WHERE cleared AND terms IS NOT NULL AND ($id IS NULL OR terms_id = $id) ORDER BY terms_id",
-        {"id": terms_id},
-    )
-    if len(rows) == 1:
-        return UsageTerms.model_validate(json.loads(rows[0]["terms"]))
-    if not rows:
-        what = f"no cleared image has terms {terms_id!r}" if terms_id else "no image is cleared yet"
-        remedy = "name a YAML file with usage terms, or see `platemark audit`"
-    else:
-        what = f"the images have different terms: {', '.join(row['terms_id'] for row in rows)}"
+def _catalogued_terms(folder: Path, where: str, terms_id: str | None) -> UsageTerms:
+    found = [each for each in own_terms(folder, where) if terms_id in (None, each.id)]
+    if len(found) == 1:
+        return found[0]
+    if not found and terms_id is None:
+        raise NothingToExport(without_terms(folder, where))
+    ids = list(dict.fromkeys(each.id for each in found))
+    remedy = "name a YAML file of usage terms: --terms FILE"
+    if not found:
+        what = f"no cleared image that the condition names has terms {terms_id!r}"
+    elif len(ids) > 1:
+        what = f"the images have different terms: {', '.join(ids)}"
         remedy = "name one of them, or a YAML file, with --terms"
+    else:
+        what = f"terms {ids[0]} differ from image to image: {'; '.join(_differences(found))}"
     raise InputError("export", [Fault(what, "--terms", remedy)])
+
+
+def _differences(terms: Sequence[UsageTerms]) -> list[str]:
+    """Each field that is not the same in all, with its values."""
+    fields = [each.model_dump(mode="json") for each in terms]
+    values = {name: list(dict.fromkeys(str(each[name]) for each in fields)) for name in fields[0]}
+    return [f"{name} {' or '.join(found)}" for name, found in values.items() if len(found) > 1]

@@ -241,13 +241,13 @@ def _check_version(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     import duckdb
 
     try:
-        row = connection.execute("SELECT max(version) FROM raw.schema_version").fetchone()
+        # All rows: a result read halfway keeps SQLite's lock, and with it other writers waiting.
+        ((found,),) = connection.execute("SELECT max(version) FROM raw.schema_version").fetchall()
     except duckdb.CatalogException as error:
         raise SetupError(
             f"{folder / METADATA} is a DuckLake, but not a Platemark catalog: choose another "
             f"folder in `catalog_url`"
         ) from error
-    found = row[0] if row else None
     if found is None or found > SCHEMA_VERSION:
         raise SetupError(
             f"the catalog {folder} has schema version {found}, this Platemark knows up to "

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.lake import Lake
+from catalog.lake import writing
 from catalog.pack_content import (
     SHEET_IMAGES,
     Packed,
@@ -27,14 +27,13 @@ from catalog.pack_content import (
     write_papers,
 )
 from catalog.rows import as_json
-from catalog.selection import EVERYTHING, LeftOut, choose, left_out_because
+from catalog.selection import EVERYTHING, LeftOut, choose, judge, left_out_because
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError, PlatemarkError, SetupError
 from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
     from pipeline.verify import Report
 
@@ -75,7 +74,7 @@ class Pack:
 
 
 def export_pack(
-    lake: Lake,
+    folder: Path,
     out: Path,
     terms: UsageTerms,
     *,
@@ -87,14 +86,15 @@ def export_pack(
 ) -> Pack:
     """Writes the images that `where` names and `terms` may be given for to the zip `out`.
 
-    `lake` is open for writing; the pack is recorded there before it appears. `verify` reports on a
-    file (pipeline.verify), `locate` turns a catalogued url into its path (pipeline.store);
-    `progress` hears of each image. Raises NothingToExport, InputError (wrong condition, expired
-    terms, `out` holds another pack), SetupError (disk full).
+    The pack is recorded in the catalog in `folder` before it appears; only then is the catalog
+    open for writing. `verify` reports on a file (pipeline.verify), `locate` turns a catalogued url
+    into its path (pipeline.store); `progress` hears of each image. Raises NothingToExport,
+    InputError (wrong condition, expired terms, `out` holds another pack, an image was rejected or
+    given away meanwhile), SetupError (disk full).
     """
     today = today or datetime.now(UTC).date()
     _refuse_arguments(out, terms, today)
-    chosen = choose(lake.folder, where, terms, today)
+    chosen = choose(folder, where, terms, today)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     left_out = list(chosen.left_out)
     try:
@@ -118,7 +118,7 @@ def export_pack(
             len(packed),
             tuple(left_out),
         )
-        _record(lake, pack, where, terms, packed)
+        _record(folder, pack, where, terms, packed, today)
         part.replace(out)
         _flush_folder(out.parent)
     except OSError as error:
@@ -203,13 +203,19 @@ def _ahead(
 
 
 def _record(
-    lake: Lake, pack: Pack, where: str, terms: UsageTerms, packed: Sequence[Packed]
+    folder: Path,
+    pack: Pack,
+    where: str,
+    terms: UsageTerms,
+    packed: Sequence[Packed],
+    today: date,
 ) -> None:
-    """Records the pack, once: the same content under the same terms is the same pack."""
+    """Records the export: what the pack holds once, its name and what was left out each time."""
     import pyarrow as pa
 
+    key = {"pack_id": pack.pack_id, "created_at": datetime.now(UTC)}
     head = {
-        "pack_id": pack.pack_id,
+        **key,
         "file": pack.path.name,
         "sha256": pack.sha256,
         "size": pack.size,
@@ -220,36 +226,58 @@ def _record(
         "terms_id": terms.id,
         "licensee": terms.licensee,
         "expires": terms.expires,
-        "created_at": datetime.now(UTC),
     }
-
-    def texts(**columns: list[str]) -> pa.Table:
-        ids = [pack.pack_id] * len(next(iter(columns.values())))
-        return pa.table({"pack_id": ids, **columns})
-
-    files = texts(
-        request_id=[one.row["request_id"] for one in packed],
-        asset_sha256=[one.row["sha256"] for one in packed],
-        file=[one.file for one in packed],
-    )
-    refused = texts(
-        request_id=[one.request_id for one in pack.left_out],
-        sku=[one.sku for one in pack.left_out],
-        reason=["; ".join(one.reasons) for one in pack.left_out],
-    )
+    files = [
+        {
+            "pack_id": pack.pack_id,
+            "request_id": one.row["request_id"],
+            "asset_sha256": one.row["sha256"],
+            "file": one.file,
+        }
+        for one in packed
+    ]
+    refused = [
+        {
+            **key,
+            "request_id": one.request_id,
+            "sku": one.sku,
+            "reason": "; ".join(one.reasons),
+        }
+        for one in pack.left_out
+    ]
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
+        _refuse_what_changed(connection, packed, terms, today)
         known = connection.execute(
             "SELECT 1 FROM raw.packs WHERE pack_id = ? LIMIT 1", [pack.pack_id]
         ).fetchone()
-        if known:
-            return
         insert_row(connection, "packs", head)
-        insert_table(connection, "pack_assets", files)
-        if pack.left_out:
-            insert_table(connection, "pack_refusals", refused)
+        if not known:
+            insert_table(connection, "pack_assets", pa.Table.from_pylist(files))
+        if refused:
+            insert_table(connection, "pack_refusals", pa.Table.from_pylist(refused))
 
-    lake.transact(append)
+    with writing(folder) as lake:
+        lake.transact(append)
+
+
+def _refuse_what_changed(
+    connection: duckdb.DuckDBPyConnection,
+    packed: Sequence[Packed],
+    terms: UsageTerms,
+    today: date,
+) -> None:
+    """Packing takes minutes: in them an image may be rejected, or given to somebody else."""
+    sha256s = {one.row["request_id"]: one.row["sha256"] for one in packed}
+    faults = []
+    for row, reasons in judge(connection, sha256s, terms, today):
+        if row["sha256"] != sha256s[row["request_id"]]:
+            reasons.append("another file of it was signed")
+        if reasons:
+            where = f"{row['sku']}-{row['index']}"
+            faults.append(Fault("; ".join(reasons), where, "export again: it stays out"))
+    if faults:
+        raise InputError("export, no pack was written: the catalog changed meanwhile", faults)
 
 
 def _refuse_arguments(out: Path, terms: UsageTerms, today: date) -> None:

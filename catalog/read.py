@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,17 +41,22 @@ def done_request_ids(lake: Lake, request_ids: Iterable[str]) -> set[str]:
     return set(found.column("request_id").to_pylist())
 
 
-def state_counts(lake: Lake, request_ids: Iterable[str]) -> dict[str, int]:
-    """How many of these requests passed, are in review or blocked, failed, or are `new`."""
+def done_under_other_policies(
+    lake: Lake, request_ids: Iterable[str], policy_digest: str
+) -> dict[str, int]:
+    """Images of these requests whose verdict another policy gave, counted by "name version".
+
+    They are done and not judged again: whoever plans under a new policy wants to know.
+    """
     wanted = text_table(request_id=list(request_ids))
     rows = lake.rows(
-        "SELECT CASE WHEN r.request_id IS NULL THEN 'new' WHEN r.state = 'failed' THEN 'failed' "
-        "ELSE v.outcome END AS state, count(*) AS images "
-        "FROM wanted LEFT JOIN requests AS r USING (request_id) "
-        "LEFT JOIN verdicts AS v USING (request_id) GROUP BY 1 ORDER BY 1",
+        "SELECT concat(policy, ' ', policy_version) AS policy, count(*) AS images FROM verdicts "
+        "SEMI JOIN wanted USING (request_id) WHERE policy_digest <> $digest "
+        "GROUP BY 1 ORDER BY 1",
+        {"digest": policy_digest},
         wanted=wanted,
     )
-    return {row["state"]: row["images"] for row in rows}
+    return {row["policy"]: row["images"] for row in rows}
 
 
 def catalogued_images(lake: Lake) -> Iterator[Catalogued]:
@@ -87,8 +93,9 @@ def knows(lake: Lake, sha256s: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def find_asset(lake: Lake, name: str) -> Found:
-    """The one image meant by a sku (`SKU-1`: its second image), a prefix (6 hex digits or more) of
-    the file's SHA-256 or of the request id, or a catalogued path (its name is the SHA-256).
+    """The one image meant by a file, whatever its name, a sku (`SKU-1`: its second image), a prefix
+    (6 hex digits or more) of the file's SHA-256 or of the request id, or a catalogued path (its
+    name is the SHA-256).
 
     Raises InputError when nothing matches or several images do, naming them.
     """
@@ -110,8 +117,14 @@ def find_asset(lake: Lake, name: str) -> Found:
 
 def find_assets(lake: Lake, name: str) -> list[Found]:
     """All images meant by `name`, as find_asset reads it, by sku and index."""
+    if (sha256 := _file_sha256(name)) and (found := _matching(lake, name=None, prefix=sha256)):
+        return found
     stem = Path(name).stem.lower() if "/" in name or "\\" in name or "." in name else name.lower()
     prefix = stem if len(stem) >= 6 and all(c in "0123456789abcdef" for c in stem) else None
+    return _matching(lake, name, prefix)
+
+
+def _matching(lake: Lake, name: str | None, prefix: str | None) -> list[Found]:
     rows = lake.rows(
         'SELECT request_id, sku, "index", outcome, state, sha256, url FROM images '
         "WHERE sku = $name OR concat(sku, '-', \"index\") = $name "
@@ -123,19 +136,34 @@ def find_assets(lake: Lake, name: str) -> list[Found]:
     return [Found(**row) for row in rows]
 
 
+def _file_sha256(name: str) -> str | None:
+    """The SHA-256 (hex) of the file called `name`, None when there is none that can be read."""
+    try:
+        if not Path(name).is_file():
+            return None
+        with Path(name).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
 def measured_speed(lake: Lake) -> dict[str, float]:
-    """Images per second by model, over the last batches (50 a model) committed on this machine."""
+    """Images made per second by model, over the last batches (50 a model) of this machine.
+
+    Failed images do not count, nor does the time of batches that failed whole.
+    """
     rows = lake.rows(
         """
         WITH times AS (
-            SELECT b.run_id, b.batch_id, b.images, b.committed_at, epoch(b.committed_at - coalesce(
-                lag(b.committed_at) OVER (PARTITION BY b.run_id ORDER BY b.committed_at),
-                r.started_at)) AS seconds
+            SELECT b.run_id, b.batch_id, b.images - b.failed AS made, b.committed_at,
+                   epoch(b.committed_at - coalesce(
+                       lag(b.committed_at) OVER (PARTITION BY b.run_id ORDER BY b.committed_at),
+                       r.started_at)) AS seconds
             FROM batches AS b JOIN runs AS r USING (run_id) WHERE r.host = $host),
         models AS (
             SELECT DISTINCT run_id, batch_id, model FROM raw.requests)
-        SELECT model, sum(images) / sum(seconds) AS speed FROM (
-            SELECT * FROM times JOIN models USING (run_id, batch_id)
+        SELECT model, sum(made) / sum(seconds) AS speed FROM (
+            SELECT * FROM times JOIN models USING (run_id, batch_id) WHERE made > 0
             QUALIFY row_number() OVER (PARTITION BY model ORDER BY committed_at DESC) <= 50)
         GROUP BY model HAVING sum(seconds) > 0
         """,

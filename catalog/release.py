@@ -10,9 +10,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import yaml
-
-from catalog.lake import Lake, writing
+from catalog.lake import Lake, reading, writing
 from catalog.read import find_asset
 from catalog.review import record_review
 from catalog.story import story
@@ -21,12 +19,12 @@ from pipeline.images import ImageRefused
 from pipeline.keys import signing_identity
 from pipeline.lock import staging_lock
 from pipeline.models import Model
-from pipeline.policy import Policy
+from pipeline.policy import policy_from_text
 from pipeline.records import Asset, Reason, Review, Verdict
 from pipeline.request import Request
 from pipeline.seal import Sealed, release
 from pipeline.settings import Settings
-from pipeline.store import path_of, place, sha256_of, stage
+from pipeline.store import drop_staged, flush_staging, path_of, place, sha256_of, stage
 
 
 def approve(settings: Settings, name: str, reviewer: str, reason: str) -> dict[str, Any]:
@@ -44,8 +42,11 @@ def reject(settings: Settings, name: str, reviewer: str, reason: str) -> dict[st
 
 
 def _decide(settings: Settings, name: str, review: Review) -> dict[str, Any]:
-    with writing(settings.catalog) as lake:
+    with reading(settings.catalog) as lake:
         found = find_asset(lake, name)
+        told = story(lake, found.request_id)
+    _refuse(told, found.request_id, review)
+    with writing(settings.catalog) as lake:
         decided: dict[str, Any] = {
             "request_id": found.request_id,
             "sku": found.sku,
@@ -57,17 +58,30 @@ def _decide(settings: Settings, name: str, review: Review) -> dict[str, Any]:
         if review.decision == "reject":
             record_review(lake, found.request_id, review)
             return decided
-        asset = _signed(settings, lake, found.request_id, review)
+        asset = _signed(settings, lake, told, review)
         return decided | {"sha256": asset.sha256, "file": str(path_of(settings, str(asset.url)))}
 
 
-def _signed(settings: Settings, lake: Lake, request_id: str, review: Review) -> Asset:
-    told = story(lake, request_id)
-    held = next((each for each in told["assets"] if each["state"] == "quarantined"), None)
-    if held is None or told["verdict"]["outcome"] != "review":
-        outcome = told["verdict"]["outcome"] if told["verdict"] else told["request"]["state"]
-        fault = Fault(f"its verdict is {outcome}", request_id[:12], "`platemark review list`")
-        raise InputError("review", [fault])
+def _refuse(told: Mapping[str, Any], request_id: str, review: Review) -> None:
+    """Refuse what record_review would refuse, before anything is signed."""
+    verdict, decided = told["verdict"], told["reviews"][-1:]
+    faults = []
+    if not verdict or verdict["outcome"] != "review":
+        outcome = verdict["outcome"] if verdict else told["request"]["state"]
+        what = f"its verdict is {outcome}, not review"
+        faults.append(Fault(what, request_id[:12], "`platemark review list`"))
+    if decided and decided[0]["decision"] == review.decision:
+        what = f"{decided[0]['reviewer']} decided so already ({review.decision})"
+        faults.append(Fault(what, request_id[:12], "nothing to do"))
+    if not review.reason.strip() or not review.reviewer.strip():
+        faults.append(Fault("a decision needs a reviewer and a reason", "--reason", "say why"))
+    if faults:
+        raise InputError("review", faults)
+
+
+def _signed(settings: Settings, lake: Lake, told: Mapping[str, Any], review: Review) -> Asset:
+    request_id = told["request"]["request_id"]
+    held = next(each for each in told["assets"] if each["state"] == "quarantined")
     path = path_of(settings, held["url"])
     try:
         data = path.read_bytes()
@@ -81,7 +95,7 @@ def _signed(settings: Settings, lake: Lake, request_id: str, review: Review) -> 
             data,
             request_of(told["request"]),
             Model(**told["model"]["details"]),
-            Policy.model_validate(yaml.safe_load(told["policy"]["text"])),
+            policy_from_text(told["policy"]["text"]),
             verdict_of(told["verdict"]),
             identity,
             review,
@@ -112,7 +126,12 @@ def _catalogued(
         size=len(sealed.data),
         pixels_sha256=held["pixels_sha256"],
     )
-    record_review(lake, request_id, review, asset, sealed.signed)
+    flush_staging(settings)
+    try:
+        record_review(lake, request_id, review, asset, sealed.signed)
+    except BaseException:
+        drop_staged(settings, url)
+        raise
     place(settings, [url])
     return asset
 

@@ -2,8 +2,8 @@
 --
 -- DuckLake has no keys, so a request may be recorded more than once: tried again after a failure,
 -- or made by two runs at once. Each record is an attempt, named by a key that sorts by time; the
--- first finished attempt counts, failing that the last failed one (raw.current). Nothing is deleted:
--- `attempts` shows the others too.
+-- first finished attempt counts, failing that the last failed one (raw.current). Nothing is
+-- deleted: `attempts` shows the others too.
 
 CREATE SCHEMA raw;
 
@@ -61,7 +61,7 @@ CREATE TABLE raw.packs (
 CREATE TABLE raw.pack_assets (
     pack_id VARCHAR, request_id VARCHAR, asset_sha256 VARCHAR, file VARCHAR);
 CREATE TABLE raw.pack_refusals (
-    pack_id VARCHAR, request_id VARCHAR, sku VARCHAR, reason VARCHAR);
+    pack_id VARCHAR, created_at TIMESTAMPTZ, request_id VARCHAR, sku VARCHAR, reason VARCHAR);
 
 CREATE VIEW raw.current AS
 SELECT request_id,
@@ -118,10 +118,10 @@ FROM raw.requests AS tried JOIN raw.current AS current USING (request_id);
 CREATE VIEW requests AS
 SELECT r.request_id, r.sku, r."index", r.campaign, r.client, r.mode, r.model, r.model_revision,
        m.licence AS model_licence, r.prompt, r.prompt_sha256, r.negative_prompt, r.seed, r.width,
-       r.height, r.steps, r.guidance, r.scheduler, CASE WHEN t.request_id IS NULL THEN r.terms ELSE t.terms END AS terms,
+       r.height, r.steps, r.guidance, r.scheduler,
+       CASE WHEN t.request_id IS NULL THEN r.terms ELSE t.terms END AS terms,
        CASE WHEN t.request_id IS NULL THEN r.terms_id ELSE t.terms_id END AS terms_id,
-       CASE WHEN t.request_id IS NULL THEN r.expires
-            ELSE t.expires END AS expires,
+       CASE WHEN t.request_id IS NULL THEN r.expires ELSE t.expires END AS expires,
        r.state, r.error, r.run_id, r.batch_id, r.attempt, r.recorded_at, r.milliseconds
 FROM raw.requests AS r
 JOIN raw.current AS c ON c.request_id = r.request_id AND c.attempt = r.attempt
@@ -186,13 +186,16 @@ LEFT JOIN (
 ) AS a ON a.request_id = r.request_id
 LEFT JOIN manifests AS m ON m.request_id = r.request_id AND m.asset_sha256 = a.sha256;
 
--- One row an exported pack, with the terms it was given under.
+-- One row a pack and file name that it was exported under, as last exported, with its terms. The
+-- same images under the same terms are the same pack (`pack_id`), however often it is exported.
 CREATE VIEW packs AS
 SELECT * FROM raw.packs
-QUALIFY row_number() OVER (PARTITION BY pack_id ORDER BY created_at) = 1;
+QUALIFY row_number() OVER (PARTITION BY pack_id, file ORDER BY created_at DESC) = 1;
 
 -- One row a file in a pack.
 CREATE VIEW pack_assets AS SELECT DISTINCT * FROM raw.pack_assets;
 
--- One row an image that was asked for and left out of a pack, with the reason.
-CREATE VIEW pack_refusals AS SELECT DISTINCT * FROM raw.pack_refusals;
+-- One row an image that was asked for and left out of a pack, with the last reason and its time.
+CREATE VIEW pack_refusals AS
+SELECT * FROM raw.pack_refusals
+QUALIFY row_number() OVER (PARTITION BY pack_id, request_id ORDER BY created_at DESC) = 1;

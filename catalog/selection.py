@@ -7,11 +7,12 @@ from the catalog again, so that no text can talk an image in.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -20,7 +21,22 @@ from catalog.lake import patiently
 from catalog.rows import text_table
 from pipeline.terms import UsageTerms
 
+if TYPE_CHECKING:
+    import duckdb
+
 EVERYTHING = "true"
+_IMAGES = (
+    'SELECT * FROM images SEMI JOIN wanted USING (request_id) ORDER BY sku, "index", request_id'
+)
+_EARLIER = (
+    "SELECT a.request_id, p.pack_id, p.licensee, p.expires, p.terms FROM pack_assets AS a "
+    "JOIN packs AS p USING (pack_id) SEMI JOIN wanted USING (request_id) "
+    "GROUP BY ALL ORDER BY min(p.created_at)"
+)
+_TERMS = (
+    "SELECT DISTINCT terms FROM images SEMI JOIN wanted USING (request_id) "
+    "WHERE cleared AND terms IS NOT NULL"
+)
 
 
 @dataclass(frozen=True)
@@ -47,44 +63,88 @@ def choose(folder: Path, where: str, terms: UsageTerms, today: date) -> Selectio
     `where` is a condition over the view `images`, checked like any auditor's SQL. Both parts come
     by sku, index and request id. Raises InputError for a wrong condition.
     """
-    limits = Limits()
-    with isolated(folder, limits) as connection:
-        # The line break ends a comment that the condition may finish with.
-        sql = f"SELECT request_id FROM images WHERE (\n{where}\n)"
-        named = select(connection, sql, {}, limits, folder).table.column("request_id")
-        wanted = text_table(request_id=[str(name) for name in named.to_pylist()])
-        connection.register("wanted", wanted)
-        rows = patiently(
-            lambda: connection.execute(
-                "SELECT * FROM images SEMI JOIN wanted USING (request_id) "
-                'ORDER BY sku, "index", request_id'
-            ).to_arrow_table(),
-            folder,
-        )
-        earlier = connection.execute(
-            "SELECT a.request_id, p.pack_id, p.licensee, p.expires, p.terms FROM pack_assets AS a "
-            "JOIN packs AS p USING (pack_id) SEMI JOIN wanted USING (request_id) "
-            "ORDER BY p.created_at"
-        ).to_arrow_table()
-    grants: dict[str, list[dict[str, Any]]] = {}
-    for grant in earlier.to_pylist():
+    with _named(folder, where) as (connection, request_ids):
+        judged = patiently(lambda: judge(connection, request_ids, terms, today), folder)
+    return Selection(
+        tuple(row for row, reasons in judged if not reasons),
+        tuple(left_out_because(row, reasons) for row, reasons in judged if reasons),
+    )
+
+
+def judge(
+    connection: duckdb.DuckDBPyConnection,
+    request_ids: Iterable[str],
+    terms: UsageTerms,
+    today: date,
+) -> list[tuple[Mapping[str, Any], list[str]]]:
+    """These requests' rows of `images`, each with why it may not be given; no reason: it may.
+
+    Asked when images are chosen, and again in the transaction that records them.
+    """
+    images, earlier = _rows(connection, request_ids, _IMAGES, _EARLIER)
+    grants: dict[str, list[Mapping[str, Any]]] = {}
+    for grant in earlier:
         grants.setdefault(grant["request_id"], []).append(grant)
-    images, left_out = [], []
-    for row in rows.to_pylist():
-        reasons = _not_cleared(row) or [
-            *_outside(row, terms, today),
-            *_exclusive(grants.get(row["request_id"], ()), terms, today),
-        ]
-        if reasons:
-            left_out.append(left_out_because(row, reasons))
-        else:
-            images.append(row)
-    return Selection(tuple(images), tuple(left_out))
+    return [
+        (
+            row,
+            _not_cleared(row)
+            or [
+                *_outside(row, terms, today),
+                *_exclusive(grants.get(row["request_id"], ()), terms, today),
+            ],
+        )
+        for row in images
+    ]
+
+
+def own_terms(folder: Path, where: str) -> tuple[UsageTerms, ...]:
+    """The different usage terms of the cleared images that `where` names, by their ids.
+
+    Raises InputError for a wrong condition.
+    """
+    with _named(folder, where) as (connection, request_ids):
+        (rows,) = patiently(lambda: _rows(connection, request_ids, _TERMS), folder)
+    found = {terms for terms in map(_terms, rows) if isinstance(terms, UsageTerms)}
+    return tuple(sorted(found, key=UsageTerms.model_dump_json))
+
+
+def without_terms(folder: Path, where: str) -> tuple[LeftOut, ...]:
+    """Of the images that `where` names, those that offer no usage terms, each with the reason.
+
+    Raises InputError for a wrong condition.
+    """
+    with _named(folder, where) as (connection, request_ids):
+        (rows,) = patiently(lambda: _rows(connection, request_ids, _IMAGES), folder)
+    told = [(row, _not_cleared(row) or _without_terms(row)) for row in rows]
+    return tuple(left_out_because(row, reasons) for row, reasons in told if reasons)
 
 
 def left_out_because(row: Mapping[str, Any], reasons: Sequence[str]) -> LeftOut:
     """A row of `images` that does not go in."""
     return LeftOut(row["request_id"], row["sku"], row["index"], tuple(reasons))
+
+
+@contextmanager
+def _named(folder: Path, where: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
+    """The catalog as it is now, isolated, and the ids of the requests that `where` names."""
+    limits = Limits()
+    with isolated(folder, limits) as connection:
+        # The line break ends a comment that the condition may finish with.
+        sql = f"SELECT request_id FROM images WHERE (\n{where}\n)"
+        named = select(connection, sql, {}, limits, folder).table.column("request_id")
+        yield connection, [str(name) for name in named.to_pylist()]
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, request_ids: Iterable[str], *queries: str
+) -> list[list[dict[str, Any]]]:
+    """What each query finds; in them, `wanted` is the table of these request ids."""
+    connection.register("wanted", text_table(request_id=list(request_ids)))
+    try:
+        return [connection.execute(sql).to_arrow_table().to_pylist() for sql in queries]
+    finally:
+        connection.unregister("wanted")
 
 
 def _not_cleared(row: Mapping[str, Any]) -> list[str]:
@@ -103,13 +163,23 @@ def _not_cleared(row: Mapping[str, Any]) -> list[str]:
 
 
 def _outside(row: Mapping[str, Any], terms: UsageTerms, today: date) -> list[str]:
+    granted = _terms(row)
+    return [granted] if isinstance(granted, str) else terms.outside(granted, today)
+
+
+def _without_terms(row: Mapping[str, Any]) -> list[str]:
+    granted = _terms(row)
+    return [granted] if isinstance(granted, str) else []
+
+
+def _terms(row: Mapping[str, Any]) -> UsageTerms | str:
+    """An image's usage terms, or why it has none."""
     if row["terms"] is None:
-        return ["it has no usage terms: name them in the brief or the policy"]
+        return "it has no usage terms: name them in the brief or the policy"
     try:
-        granted = UsageTerms.model_validate(json.loads(row["terms"]))
+        return UsageTerms.model_validate(json.loads(row["terms"]))
     except ValidationError as error:
-        return [f"its usage terms cannot be read: {error.errors()[0]['msg']}"]
-    return terms.outside(granted, today)
+        return f"its usage terms cannot be read: {error.errors()[0]['msg']}"
 
 
 def _exclusive(earlier: Sequence[Mapping[str, Any]], terms: UsageTerms, today: date) -> list[str]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
 from catalog.audit import ask
 from catalog.results import write_csv
+from flows import artifacts
 from pipeline.settings import load_settings
 from pipeline.store import write_file
-
-_ARTIFACT_ROWS = 200
 
 
 @flow(name="audit", persist_result=False)
@@ -39,9 +36,7 @@ def audit(
     write_csv(answer, text)
     path = settings.root / "audits" / f"{question}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"
     write_file(path, text.getvalue().encode())
-    rows = answer.table.slice(0, _ARTIFACT_ROWS).to_pylist()
-    shown: list[dict[str, Any]] = [
-        {name: str(value) for name, value in row.items()} for row in rows
-    ]
-    create_table_artifact(shown, key="audit-answer", description=f"{question}: {path.name}")
+    rows = answer.table.slice(0, artifacts.MAX_ROWS + 1).to_pylist()
+    shown = [{name: str(value) for name, value in row.items()} for row in rows]
+    artifacts.table(shown, "audit-answer", f"{question}: {path.name}")
     return str(path)

@@ -27,6 +27,6 @@ def prepare_prefect(settings: Settings, log_level: str = QUIET) -> None:
         "PREFECT_LOGGING_SERVER_LEVEL": log_level,
         "PREFECT_SHOW_STARTUP_LOGS": "false",
     }
-    (settings.root / "prefect").mkdir(parents=True, exist_ok=True)
+    (settings.make_root() / "prefect").mkdir(exist_ok=True)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

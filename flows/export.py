@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
 from catalog.export import export as export_pack
 from catalog.selection import EVERYTHING
+from flows import artifacts
 from pipeline.settings import load_settings
 
 
@@ -35,9 +35,9 @@ def export(
     name = f"pack-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.zip"
     pack = export_pack(settings, Path(out) if out else settings.packs / name, where, terms)
     told = pack.as_json()
-    create_table_artifact(
+    artifacts.table(
         [{"sku": each["sku"], "reasons": "; ".join(each["reasons"])} for each in told["left_out"]],
-        key="export-left-out",
-        description=f"Left out of {pack.path.name}, which holds {pack.images} images",
+        "export-left-out",
+        f"Left out of {pack.path.name}, which holds {pack.images} images",
     )
     return told

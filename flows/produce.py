@@ -11,21 +11,15 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from prefect import flow, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import artifacts
 from flows.production import Production, Tally, open_production
 from flows.sheet import sheet_markdown, write_sheet
 from pipeline.errors import PlatemarkError, SetupError
@@ -71,6 +65,7 @@ def produce(
     policy: str = "starter",
     workspace: str | None = None,
     template: str | None = None,
+    patience: float = 0,
 ) -> dict[str, Any]:
     """Make what a brief asks for and the catalog does not have yet.
 
@@ -79,12 +74,13 @@ def produce(
         policy: name of a shipped policy, or the path of one.
         workspace: folder of the workspace; default as in the settings.
         template: Jinja2 prompt template for a bare table.
+        patience: seconds to wait while another run holds the workspace.
 
     Returns the run's summary. Raises PlatemarkError subclasses for inputs and set-up.
     """
     settings = load_settings(Path(workspace) if workspace else None)
     plan = make_plan(settings, Path(brief), policy, template)
-    with open_production(settings, plan) as production:
+    with open_production(settings, plan, patience) as production:
         if production.batches:
             _run_batches(production)
             sheet = write_sheet(settings, production)
@@ -96,42 +92,45 @@ def produce(
 
 def _run_batches(production: Production) -> None:
     total = sum(len(batch.requests) for batch in production.batches)
-    progress = cast(
-        UUID, create_progress_artifact(0.0, key="produce-progress", description="images made")
-    )
+    show = artifacts.progress("produce-progress", "images made")
     report = LISTENER.get()
     pending: deque[PrefectFuture[None]] = deque()
 
     def settle_oldest() -> None:
         pending.popleft().result()
         report(production.tally, total)
-        update_progress_artifact(progress, 100 * production.tally.made / total)
+        show(100 * production.tally.made / total)
 
-    for number in range(len(production.batches)):
-        images: Any
-        try:
-            images = generate_batch(production, number)
-        except SetupError:
-            raise
-        # A batch that cannot be made even when tried again must not cost the others.
-        except Exception as error:
-            images = error
-        pending.append(seal_batch.submit(production, number, images))
-        if len(pending) >= AHEAD:
+    try:
+        for number in range(len(production.batches)):
+            pending.append(seal_batch.submit(production, number, _images(production, number)))
+            if len(pending) >= AHEAD:
+                settle_oldest()
+        while pending:
             settle_oldest()
-    while pending:
-        settle_oldest()
+    finally:
+        # Whatever went wrong, the catalog stays open until the batches under way are indexed.
+        for future in pending:
+            future.wait()
+
+
+def _images(production: Production, number: int) -> NDArray[np.uint8] | Exception:
+    """A batch's images, or why they cannot be made even when tried again: others go on."""
+    try:
+        return generate_batch(production, number)
+    except SetupError:
+        raise
+    except Exception as error:
+        return error
 
 
 def _publish(production: Production, plan: Plan) -> None:
     """What Prefect's own pages show of the run."""
     tally = production.tally
-    create_table_artifact(
+    artifacts.table(
         [{"verdict": name, "images": count} for name, count in tally.outcomes.items()]
         + [{"verdict": f"rule {name}", "images": count} for name, count in tally.rules.items()],
-        key="produce-verdicts",
-        description=f"Verdicts of {plan.brief.name} under {plan.policy.policy}",
+        "produce-verdicts",
+        f"Verdicts of {plan.brief.name} under {plan.policy.policy}",
     )
-    create_markdown_artifact(
-        sheet_markdown(production), key="produce-contact-sheet", description="Contact sheet"
-    )
+    artifacts.markdown(sheet_markdown(production), "produce-contact-sheet", "Contact sheet")

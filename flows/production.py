@@ -21,7 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.lake import Lake, writing
-from catalog.read import catalogued_images, done_request_ids, knows
+from catalog.read import (
+    catalogued_images,
+    done_request_ids,
+    done_under_other_policies,
+    knows,
+)
 from catalog.write import (
     commit_batch,
     finish_run,
@@ -34,7 +39,6 @@ from catalog.write import (
 from pipeline.checks.build import build_checks
 from pipeline.checks.protocol import ImageBatch, remember
 from pipeline.contact_sheet import Cell
-from pipeline.errors import SetupError
 from pipeline.generate import Engine
 from pipeline.generate.device import Device, pick_device
 from pipeline.keys import signing_identity
@@ -43,7 +47,7 @@ from pipeline.plan import Batch, Plan
 from pipeline.produce import Bench, check_and_seal, failed
 from pipeline.records import Produced
 from pipeline.settings import Settings
-from pipeline.store import place, settle
+from pipeline.store import flush_staging, place, settle
 
 SHEET_CELLS = 60
 """Images on a run's contact sheet: the last ones made."""
@@ -92,12 +96,15 @@ class Production:
         self._generated: dict[int, float] = {}
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "seal")
         self._started = 0.0
-        record_terms(lake, [each for each in plan.requests if each.request_id in done])
+        self.judged_otherwise = done_under_other_policies(lake, done, plan.policy.digest)
         self._development = False
         if self.batches:
             self._bench = self._set_up()
             self._development = self._bench.identity.development
             self.load(self.batches[0])
+            self._register()
+        if plan.brief.terms:
+            record_terms(lake, [each for each in plan.requests if each.request_id in done])
 
     def load(self, batch: Batch) -> Engine:
         """The engine of the batch's model; one is loaded at a time."""
@@ -130,11 +137,12 @@ class Production:
             spent = {"generate": self._generated.pop(number)}
             produced = check_and_seal(self._bench, batch, images, spent, self._threads)
         start = time.perf_counter()
+        flush_staging(self.settings)
         commit_batch(self._lake, self.run_id, batch.batch_id, produced)
         place(self.settings, [each.asset.url for each in produced if each.asset and each.asset.url])
         self.tally.stages["index"] += (time.perf_counter() - start) * 1000
         if not isinstance(images, Exception):
-            remember(self._bench.checks, ImageBatch(images, batch.requests))
+            self._remember(images, produced)
             self._note_pictures(images, produced)
         self._count(produced)
 
@@ -158,6 +166,7 @@ class Production:
             }
             if tally.made
             else {},
+            "judged_by_other_policies": self.judged_otherwise,
             "notices": [*self.plan.notices, *([DEVELOPMENT] if self._development else [])],
         }
 
@@ -175,10 +184,9 @@ class Production:
             catalogued_images(self._lake),
             self.settings.root / "references",
         )
-        self._register(checks)
         return Bench(self.settings, self.plan.policy, self.plan.models, checks, identity)
 
-    def _register(self, checks: Any) -> None:
+    def _register(self) -> None:
         policy = self.plan.policy
         register_policy(
             self._lake,
@@ -197,7 +205,7 @@ class Production:
                 weights_sha256=model.weights_sha256,
                 details=asdict(model),
             )
-        for check in checks:
+        for check in self._bench.checks:
             for library in getattr(check, "libraries", ()):
                 works = [asdict(reference) for reference in library.references]
                 register_references(self._lake, library.name, library.content_sha256, works)
@@ -214,6 +222,13 @@ class Production:
             device=self.device.name,
             versions={name: version(name) for name in _VERSIONS},
         )
+
+    def _remember(self, images: NDArray[np.uint8], produced: list[Produced]) -> None:
+        """Later images are compared with those that are catalogued, not with failed ones."""
+        whole = [index for index, each in enumerate(produced) if each.error is None]
+        requests = tuple(produced[index].request for index in whole)
+        if whole:
+            remember(self._bench.checks, ImageBatch(images[whole], requests))
 
     def _count(self, produced: list[Produced]) -> None:
         tally = self.tally
@@ -247,13 +262,14 @@ def libraries(settings: Settings) -> Mapping[str, Any]:
 
 
 @contextmanager
-def open_production(settings: Settings, plan: Plan) -> Iterator[Production]:
+def open_production(settings: Settings, plan: Plan, patience: float = 0) -> Iterator[Production]:
     """A run of `plan`: the workspace held, what a crash left behind settled, its end recorded.
 
-    Raises BusyError when another run holds the workspace, SetupError when anything is missing.
+    Waits `patience` seconds for another run. Raises BusyError when that still holds the workspace,
+    SetupError when anything is missing.
     """
     device = pick_device(settings.device)
-    with workspace_lock(settings), writing(settings.catalog) as lake:
+    with workspace_lock(settings, patience), writing(settings.catalog) as lake:
         with staging_lock(settings, alone=True):
             settle(settings, lambda sha256s: set(knows(lake, sha256s)))
         production = Production(settings, plan, lake, device, str(uuid.uuid4()))
@@ -261,8 +277,8 @@ def open_production(settings: Settings, plan: Plan) -> Iterator[Production]:
         try:
             yield production
             status = "completed"
-        except SetupError as error:
-            status, detail = "failed", str(error)
+        except Exception as error:
+            status, detail = "failed", f"{type(error).__name__}: {error}"
             raise
         finally:
             production.close()

@@ -17,14 +17,17 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import Fault, InputError, SetupError
 from pipeline.settings import Settings
 from pipeline.store import write_file
 
 DEFAULT_PORT = 4200
-_PATIENCE_SECONDS = 120
+PATIENCE_FOR_OTHER_RUNS = 6 * 3600
+"""Seconds a scheduled run waits for another one of the workspace: they often start together."""
+_START_SECONDS = 120
+_STOP_SECONDS = 30
 
 
 class Schedule(BaseModel):
@@ -32,7 +35,7 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=80)
     brief: str
     policy: str
     template: str | None = None
@@ -52,18 +55,32 @@ def read_schedules(settings: Settings) -> list[Schedule]:
 
 
 def add_schedule(settings: Settings, schedule: Schedule) -> None:
-    """Keep a schedule; one of the same name is replaced. Raises InputError for a wrong cron."""
+    """Keep a schedule; one of the same name and brief is replaced.
+
+    Raises InputError for a wrong cron line, and when another brief has the name already.
+    """
     from prefect.client.schemas.schedules import CronSchedule
 
+    faults = []
     try:
         CronSchedule(cron=schedule.cron)
     except ValueError:
-        fault = Fault(f"{schedule.cron!r} is no cron line", "--cron", 'five fields: "0 6 * * 1-5"')
-        raise InputError("schedule", [fault]) from None
-    kept = [each for each in read_schedules(settings) if each.name != schedule.name]
+        what = f"{schedule.cron!r} is no cron line"
+        faults.append(Fault(what, "--cron", 'five fields, in UTC: "0 6 * * 1-5"'))
+    others = read_schedules(settings)
+    if taken := [each for each in others if _same_name(each, schedule)]:
+        what = f"{schedule.name!r} is the schedule of {taken[0].brief} already"
+        faults.append(Fault(what, "--name", "give this one another name"))
+    if faults:
+        raise InputError("schedule", faults)
+    kept = [each for each in others if each.name != schedule.name]
     entries = [each.model_dump(exclude_none=True) for each in (*kept, schedule)]
     text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
     write_file(settings.root / "schedules.yaml", text.encode())
+
+
+def _same_name(one: Schedule, other: Schedule) -> bool:
+    return one.name == other.name and one.brief != other.brief
 
 
 def serve_schedules(settings: Settings) -> None:
@@ -75,12 +92,13 @@ def serve_schedules(settings: Settings) -> None:
     from flows.produce import produce
 
     workspace = {"workspace": str(settings.root)}
+    produced = {**workspace, "patience": PATIENCE_FOR_OTHER_RUNS}
     deployments: list[Any] = [
         produce.to_deployment(
             name=schedule.name,
             cron=schedule.cron,
             concurrency_limit=1,
-            parameters=schedule.model_dump(exclude={"name", "cron"}, exclude_none=True) | workspace,
+            parameters=schedule.model_dump(exclude={"name", "cron"}, exclude_none=True) | produced,
         )
         for schedule in read_schedules(settings)
     ]
@@ -100,14 +118,14 @@ def prefect_server(settings: Settings) -> Iterator[str]:
     if configured:
         yield configured
         return
-    port = int(os.environ.setdefault("PREFECT_SERVER_API_PORT", str(DEFAULT_PORT)))
+    port = os.environ.setdefault("PREFECT_SERVER_API_PORT", str(DEFAULT_PORT))
     url = f"http://127.0.0.1:{port}/api"
     log = settings.root / "prefect" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=stream, stderr=subprocess.STDOUT
+            [*command, "--port", port], stdout=stream, stderr=subprocess.STDOUT
         )
     try:
         _wait_until_healthy(process, url, log)
@@ -116,17 +134,23 @@ def prefect_server(settings: Settings) -> Iterator[str]:
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with urlopen(f"{url}/health", timeout=2):
-                return
+                # Ours dies of a taken port; who answers then is somebody else's server.
+                if process.poll() is None:
+                    return
         except (URLError, OSError):
             time.sleep(0.5)
-    raise SetupError(f"Prefect's server did not come up at {url}; its log is {log}")
+    raise SetupError(
+        f"Prefect's server did not come up at {url} (its log: {log}); is the port taken? "
+        f"Set PREFECT_SERVER_API_PORT to another, or PREFECT_API_URL to a running server"
+    )

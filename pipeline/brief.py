@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.brief_table import Row, decode_text, read_table, rows_of, yaml_fault
+from pipeline.brief_table import (
+    Row,
+    decode_text,
+    load_yaml,
+    no_text,
+    read_table,
+    rows_of,
+    strange_character,
+)
 from pipeline.errors import Fault, InputError
 from pipeline.terms import UsageTerms
+from pipeline.yaml_lines import written_path
 
 MAX_SIDE = 4096
 MAX_COUNT = 1000
 MAX_STEPS = 1000
-_UNION_MEMBERS = ("literal[", "constrained-int", "int", "str", "list[")
+_SPACES = "\t\n\r"
 
 
 class ImageSettings(BaseModel):
@@ -44,6 +52,13 @@ class ImageSettings(BaseModel):
     height: int | None = Field(default=None, ge=64, le=MAX_SIDE, multiple_of=8)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     guidance: float | None = Field(default=None, ge=0, le=50, allow_inf_nan=False)
+
+    @field_validator("count", "seed", "width", "height", "steps", "guidance", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("should be a number")
+        return value
 
 
 class BriefFile(ImageSettings):
@@ -106,11 +121,13 @@ def load_brief(path: Path, template: str | None = None) -> Brief:
     else:
         rows = list(rows_of(path.name, head.items, faults))
     items = _items(rows, head, faults) if head else []
+    if head:
+        template = template if template is not None else head.template
+        faults.extend(_strange(path, head, template))
     if head and not rows and not faults:
         faults.append(Fault("no items", table.name, "add a row an item"))
     if faults or head is None:
         raise InputError(f"brief {path}", faults)
-    template = template if template is not None else head.template
     digest = hashlib.sha256(path.read_bytes())
     for part in (table.read_bytes() if table != path else b"", (template or "").encode()):
         digest.update(b"\0" + part)
@@ -133,12 +150,8 @@ def _read_head(path: Path, faults: list[Fault]) -> BriefFile | None:
         return None
     if text is None:
         return None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        faults.append(yaml_fault(path.name, error))
-        return None
-    if isinstance(content, list):
+    content = load_yaml(path.name, text, faults, items_as_text=True)
+    if content is None or isinstance(content, list):
         return None
     if not isinstance(content, dict):
         faults.append(Fault("not a brief", path.name, "write `template: …` and `items: …`"))
@@ -146,7 +159,7 @@ def _read_head(path: Path, faults: list[Fault]) -> BriefFile | None:
     try:
         return BriefFile.model_validate(content)
     except ValidationError as error:
-        faults.extend(_faults_of(error, path.name, BriefFile))
+        faults.extend(_faults_of(error, path.name, BriefFile, content))
         return None
 
 
@@ -166,8 +179,11 @@ def _items(rows: list[Row], head: BriefFile, faults: list[Fault]) -> list[Item]:
         )
         return items
     for row in rows:
-        sku = "" if (value := row.cells.get("sku")) is None else str(value).strip()
-        if not sku or len(sku) > 100 or not sku.isprintable():
+        value = row.cells.get("sku")
+        sku = "" if value is None or no_text(value) else str(value).strip()
+        if value is not None and (problem := no_text(value)):
+            faults.append(Fault(problem, f"{row.where}, column sku", "write the sku in quotes"))
+        elif not sku or len(sku) > 100 or not sku.isprintable():
             what = f"sku {sku[:20]!r} is empty, longer than 100 or not printable"
             faults.append(Fault(what, f"{row.where}, column sku", "give each item a short key"))
         elif sku in seen:
@@ -184,20 +200,42 @@ def _items(rows: list[Row], head: BriefFile, faults: list[Fault]) -> list[Item]:
             try:
                 settings = ImageSettings.model_validate({**common, **own})
             except ValidationError as error:
-                faults.extend(_faults_of(error, row.where, ImageSettings, place="column "))
+                faults.extend(_faults_of(error, row.where, ImageSettings, own, "column "))
+        negative = own.get("negative_prompt")
+        if isinstance(negative, str) and (strange := strange_character(negative, but=_SPACES)):
+            place = f"{row.where}, column negative_prompt"
+            faults.append(Fault(f"holds the character {strange}", place, "take it out"))
         items.append(Item(sku, settings, row.cells, row.where))
     return items
 
 
+def _strange(path: Path, head: BriefFile, template: str | None) -> Iterator[Fault]:
+    """Texts of the brief as a whole that hold what neither files nor the catalog can keep."""
+    texts = {
+        "negative_prompt": (head.negative_prompt, _SPACES),
+        "template": (template or "", _SPACES),
+        "campaign": (head.campaign or "", ""),
+        "client": (head.client, ""),
+        "the file's name": (path.stem, ""),
+    }
+    for place, (text, spaces) in texts.items():
+        if strange := strange_character(text, but=spaces):
+            where = f"{ascii(path.name)[1:-1]}, {place}"
+            yield Fault(f"holds the character {strange}", where, "take it out")
+
+
 def _faults_of(
-    error: ValidationError, where: str, model: type[BaseModel], place: str = ""
+    error: ValidationError,
+    where: str,
+    model: type[BaseModel],
+    content: Mapping[str, Any],
+    place: str = "",
 ) -> list[Fault]:
     faults = []
     for fault in error.errors():
-        # Members of a union add their own name to the place; it is not in the file.
-        path = [str(part) for part in fault["loc"]]
-        field = ".".join(part for part in path if not part.startswith(_UNION_MEMBERS))
-        what, remedy = fault["msg"], "see docs/briefs.md"
+        path = written_path(fault["loc"], content, fault["type"] == "missing")
+        field = ".".join(map(str, path))
+        what, remedy = fault["msg"].removeprefix("Value error, "), "see docs/briefs.md"
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(field, model.model_fields, 1)
             what = f"unknown key {field!r}"

@@ -31,10 +31,10 @@ def init_development_keys(folder: Path) -> bool:
     """
     if _complete(folder):
         return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.parent / f".{folder.name}-{secrets.token_hex(8)}"
-    fresh.mkdir(mode=0o700)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh.mkdir(mode=0o700)
         for name, content in _minted().items():
             _write_private(fresh / name, content)
         fresh.rename(folder)

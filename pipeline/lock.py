@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from pipeline.errors import BusyError
 from pipeline.settings import Settings
 
 
 @contextmanager
-def workspace_lock(settings: Settings) -> Iterator[None]:
-    """Hold the workspace for a run. Raises BusyError at once when another process holds it."""
-    settings.root.mkdir(parents=True, exist_ok=True)
-    path = settings.root / ".lock"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BusyError(
-                f"another run is at work in {settings.root} (process {holder}); wait for it, or "
-                f"use another --workspace"
-            ) from None
+def workspace_lock(settings: Settings, patience: float = 0) -> Iterator[None]:
+    """Hold the workspace for a run.
+
+    Raises BusyError when another process still holds it after `patience` seconds.
+    """
+    settings.make_root()
+    deadline = time.monotonic() + patience
+    with (settings.root / ".lock").open("a+") as file:
+        while not _locked(file):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise BusyError(
+                    f"another run is at work in {settings.root} (process {holder}); wait for it, "
+                    f"or use another --workspace"
+                )
+            time.sleep(1)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -38,7 +51,7 @@ def staging_lock(settings: Settings, *, alone: bool) -> Iterator[None]:
 
     So a starting run never takes the file of an approval under way for the leavings of a crash.
     """
-    settings.root.mkdir(parents=True, exist_ok=True)
+    settings.make_root()
     with (settings.root / ".staging.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.brief_table import decode_text, yaml_fault
+from pipeline.brief_table import decode_text, load_yaml
 from pipeline.errors import Fault, InputError, SetupError
 from pipeline.settings import ROOT
 from pipeline.weights import weights_sha256
@@ -52,6 +51,8 @@ class ModelEntry(BaseModel):
             raise ValueError("give either `folder` or `hub`")
         if self.hub and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("a hub model needs `revision`: the 40 hex digits of a commit")
+        if self.hub and self.weights_sha256:
+            raise ValueError("a hub model is pinned by `revision`; leave `weights_sha256` out")
         return self
 
 
@@ -128,7 +129,7 @@ def resolve(models: Mapping[str, ModelFileEntry], name: str, kind: Kind) -> Mode
         return Model(
             source=entry.hub,
             revision=str(entry.revision),
-            weights_sha256=entry.weights_sha256,
+            weights_sha256=None,
             is_folder=False,
             **fields,
         )
@@ -152,12 +153,11 @@ def resolve(models: Mapping[str, ModelFileEntry], name: str, kind: Kind) -> Mode
 def _read(path: Path, faults: list[Fault]) -> dict[str, ModelFileEntry]:
     try:
         text = decode_text(path.name, path.read_bytes(), faults)
-        content: Any = yaml.safe_load(text) if text is not None else {}
     except OSError as error:
         faults.append(Fault(error.strerror or str(error), str(path), "check the path"))
         return {}
-    except yaml.YAMLError as error:
-        faults.append(yaml_fault(path.name, error))
+    content: Any = None if text is None else load_yaml(path.name, text, faults)
+    if content is None:
         return {}
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, dict):

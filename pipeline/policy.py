@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import Fault, InputError
 from pipeline.policy_model import KNOWN_SCORES, Policy
 from pipeline.settings import ROOT
-from pipeline.yaml_lines import Located, merge, read_yaml
+from pipeline.yaml_lines import Located, merge, read_yaml, written_path
 
 __all__ = [
     "SCHEMA_FILE",
@@ -216,9 +216,9 @@ def _measures(checks: dict[str, Any], check: str, score: str) -> bool:
 
 def _faults_of(error: ValidationError, tree: Located) -> list[Fault]:
     faults = []
+    content = tree.plain()
     for found in error.errors():
-        # Members of a union add their own name to the place; it is not in the file.
-        path = tuple(step for step in found["loc"] if not str(step).startswith(("bool", "constr")))
+        path = written_path(found["loc"], content, found["type"] == "missing")
         name = ".".join(str(step) for step in path)
         what, remedy = found["msg"].removeprefix("Value error, "), ""
         if found["type"] == "extra_forbidden":

@@ -6,7 +6,9 @@ that neither paths nor secrets travel through Prefect.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +17,21 @@ from urllib.parse import unquote, urlparse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError
 
 from pipeline.errors import Fault, InputError, SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The installed project: where the shipped policies, models and starter weights lie."""
+
+_PREFIX = "PLATEMARK_"
+_OTHER_VARIABLES = ("CONFIG", "HOME")
+_PATHS = ("workspace", "models")
+_SIGNING_PATHS = ("certificates", "key", "trust_anchors")
 
 
 class Signing(BaseModel):
@@ -47,12 +55,11 @@ class Signing(BaseModel):
 class Settings(BaseSettings):
     """All settings. Order: command line, `PLATEMARK_…` environment, `platemark.toml`, default.
 
-    Nested ones are `PLATEMARK_SIGNING__KEY`. An unknown key in `platemark.toml` is a fault.
+    Nested ones are `PLATEMARK_SIGNING__KEY`. Relative paths in `platemark.toml` start at its
+    folder, all others at the working directory. Unknown keys and variables are faults.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="PLATEMARK_", env_nested_delimiter="__", extra="forbid"
-    )
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid")
 
     workspace: Path = Path("workspace")
     """The one folder that all work leaves its traces in."""
@@ -81,13 +88,28 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over `platemark.toml` over defaults."""
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=_toml_file())
-        return init_settings, env_settings, toml
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _toml_values())
 
     @property
     def root(self) -> Path:
         """The workspace as an absolute path."""
         return self.workspace.expanduser().resolve()
+
+    def make_root(self) -> Path:
+        """The workspace as a folder that can be written to. Raises SetupError when it cannot."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SetupError(
+                f"the workspace {self.root} cannot be made: {reason}; name another with --workspace"
+            ) from None
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise SetupError(
+                f"the workspace {self.root} cannot be written to; check its rights, or name "
+                f"another with --workspace"
+            )
+        return self.root
 
     @property
     def assets(self) -> Path:
@@ -129,12 +151,22 @@ def folder_of(url: str | None, default: Path, setting: str) -> Path:
 
 
 def load_settings(workspace: Path | None = None) -> Settings:
-    """Settings of this process. Raises InputError naming every wrong key of file or environment."""
+    """Settings of this process.
+
+    Raises InputError naming every wrong key of file or environment, and a workspace that cannot be
+    a folder.
+    """
     overrides: dict[str, Any] = {} if workspace is None else {"workspace": workspace}
+    faults = _unknown_variables()
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
+        faults += _workspace_faults(settings)
+        if not faults:
+            return settings
+    except InputError as error:
+        faults += error.faults
     except ValidationError as error:
-        faults = [
+        faults += [
             Fault(
                 what=fault["msg"],
                 where=".".join(str(part) for part in fault["loc"]),
@@ -142,11 +174,70 @@ def load_settings(workspace: Path | None = None) -> Settings:
             )
             for fault in error.errors()
         ]
-        raise InputError(f"settings ({_toml_file()} and PLATEMARK_… variables)", faults) from None
-    except tomllib.TOMLDecodeError as error:
-        faults = [Fault(str(error), str(_toml_file()), "mend the TOML")]
-        raise InputError("settings", faults) from None
+    # A variable of a table whose value is no JSON; pydantic-settings names it in the text only.
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        where = f"{_PREFIX}{field[1].upper()}" if field else f"{_PREFIX}… variables"
+        faults.append(Fault("is no JSON", where, 'write {"name": "value"}'))
+    raise InputError(f"settings ({_toml_file()} and PLATEMARK_… variables)", faults)
 
 
 def _toml_file() -> Path:
-    return Path(os.environ.get("PLATEMARK_CONFIG", "platemark.toml"))
+    return Path(os.environ.get("PLATEMARK_CONFIG") or "platemark.toml")
+
+
+def _toml_values() -> dict[str, Any]:
+    """What `platemark.toml` says, its relative paths made absolute. Raises InputError."""
+    file = _toml_file()
+    if not os.environ.get("PLATEMARK_CONFIG") and not os.path.lexists(file):
+        return {}
+    try:
+        values = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        fault = Fault(error.strerror or str(error), str(file), "check path and rights")
+        raise InputError("settings", [fault]) from None
+    except UnicodeDecodeError:
+        raise InputError("settings", [Fault("not UTF-8", str(file), "save as UTF-8")]) from None
+    # Nested too deep is a RecursionError, an impossible date a ValueError.
+    except (ValueError, RecursionError) as error:
+        raise InputError("settings", [Fault(str(error), str(file), "mend the TOML")]) from None
+    folder = file.absolute().parent
+    _from_folder(folder, values, _PATHS)
+    libraries, signing = values.get("libraries"), values.get("signing")
+    if isinstance(libraries, dict):
+        _from_folder(folder, libraries, tuple(libraries))
+    if isinstance(signing, dict):
+        _from_folder(folder, signing, _SIGNING_PATHS)
+    return values
+
+
+def _from_folder(folder: Path, values: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        path = values.get(name)
+        if isinstance(path, str) and not path.startswith("~"):
+            values[name] = str(folder / path)
+
+
+def _unknown_variables() -> list[Fault]:
+    known = [f"{_PREFIX}{name.upper()}" for name in (*Settings.model_fields, *_OTHER_VARIABLES)]
+    faults = []
+    for name in sorted(os.environ):
+        head = name.upper().split("__")[0]
+        if head.startswith(_PREFIX) and head not in known:
+            near = difflib.get_close_matches(head, known, 1)
+            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            faults.append(Fault("there is no such setting", name, remedy))
+    return faults
+
+
+def _workspace_faults(settings: Settings) -> list[Fault]:
+    try:
+        if not settings.root.is_dir() and settings.root.stat():
+            return [Fault("is no folder", f"workspace {settings.root}", "name a folder")]
+    # Not there yet, or not for us to read: whoever writes there says so.
+    except (FileNotFoundError, PermissionError):
+        return []
+    except (OSError, ValueError, RuntimeError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        return [Fault(what, f"workspace {str(settings.workspace)[:80]!r}", "name another folder")]
+    return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def place(settings: Settings, urls: Iterable[str]) -> None:
 
     Equal files have one name: one that is in place already is left alone.
     """
+    folders = set()
     for url in urls:
         final = path_of(settings, url)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,21 @@ def place(settings: Settings, urls: Iterable[str]) -> None:
                 raise
             write_file(final, staged.read_bytes())
             staged.unlink()
+        folders.add(final.parent)
+    for folder in folders:
+        _flush_folder(folder)
+
+
+def flush_staging(settings: Settings) -> None:
+    """Make the names of staged files survive a power cut; before their rows are committed."""
+    for folder in (settings.root / "staging").glob("*"):
+        if folder.is_dir():
+            _flush_folder(folder)
+
+
+def drop_staged(settings: Settings, url: str) -> None:
+    """Remove a staged file that will not be catalogued."""
+    _staged(settings, url).unlink(missing_ok=True)
 
 
 def settle(settings: Settings, known: Callable[[list[str]], set[str]]) -> tuple[int, int]:
@@ -73,14 +90,14 @@ def settle(settings: Settings, known: Callable[[list[str]], set[str]]) -> tuple[
     (placed, dropped). Only the holder of the run lock may call this.
     """
     staging = settings.root / "staging"
-    urls = [path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()]
-    finished = {url for url in urls if not url.endswith(".part")}
-    catalogued = known([Path(url).stem for url in finished]) if finished else set()
-    keep = [url for url in finished if Path(url).stem in catalogued]
-    place(settings, keep)
-    for url in set(urls) - set(keep):
-        (staging / url).unlink()
-    return len(keep), len(urls) - len(keep)
+    files = [path for path in staging.glob("*/*") if path.is_file()]
+    finished = [path for path in files if path.suffix != ".part"]
+    catalogued = known([path.stem for path in finished]) if finished else set()
+    keep = [path for path in finished if path.stem in catalogued]
+    place(settings, [f"{path.parent.name}/{path.stem[:2]}/{path.name}" for path in keep])
+    for path in set(files) - set(keep):
+        path.unlink()
+    return len(keep), len(files) - len(keep)
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -88,7 +105,8 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
     Raises SetupError when there is no room or no permission.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # A name of its own: threads of one batch may write equal files at once.
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -108,4 +126,14 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def _staged(settings: Settings, url: str) -> Path:
-    return settings.root / "staging" / url
+    # Flat, so that one flush of the folder covers a batch.
+    folder, name = url.split("/", 1)[0], url.rsplit("/", 1)[1]
+    return settings.root / "staging" / folder / name
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

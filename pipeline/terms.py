@@ -50,9 +50,18 @@ class UsageTerms(BaseModel):
             reasons.append(f"terms {granted.id} expired on {granted.expires}")
         if granted.starts and granted.starts > today:
             reasons.append(f"terms {granted.id} start only on {granted.starts}")
+        elif granted.starts and self.starts and self.starts < granted.starts:
+            reasons.append(f"the pack starts on {self.starts}, the asset only on {granted.starts}")
         if granted.expires and (self.expires is None or self.expires > granted.expires):
             until = self.expires or "no end"
             reasons.append(f"the pack runs until {until}, the asset only until {granted.expires}")
+        if self.exclusive and not granted.exclusive:
+            reasons.append("the pack is exclusive, the asset's terms are not")
+        if granted.licensor != self.licensor:
+            reasons.append(f"the licensor is {granted.licensor}, the pack says {self.licensor}")
+        if granted.credit and granted.credit != self.credit:
+            says = f"says {self.credit!r}" if self.credit else "has none"
+            reasons.append(f"the credit line {granted.credit!r} is required, the pack {says}")
         if granted.licensee not in ("any", self.licensee):
             reasons.append(f"licensed to {granted.licensee}, the pack is for {self.licensee}")
         if extra := _beyond(self.territories, granted.territories, WORLDWIDE):
@@ -76,6 +85,8 @@ class UsageTerms(BaseModel):
             f"Exclusive:   {'yes' if self.exclusive else 'no'}",
             f"Credit line: {self.credit or 'none required'}",
         ]
+        if self.web_statement:
+            lines.append(f"Web page:    {self.web_statement}")
         return "\n".join(lines) + "\n"
 
 

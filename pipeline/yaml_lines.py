@@ -5,7 +5,7 @@ Feeds pipeline/policy.py. Plain data only: no tags, no aliases, no key twice, bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from pipeline.errors import Fault
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 30
+SCALAR_ERRORS = (
+    yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+"""What PyYAML raises for a scalar that is not what its tag says (`!!int x`, 2027-02-30)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,25 @@ def read_yaml(path: Path) -> tuple[Located | None, list[Fault]]:
         ]
     reader = _Reader(path)
     return reader.located(node, node.start_mark.line + 1, 0), reader.faults
+
+
+def written_path(steps: Sequence[int | str], content: Any, missing: bool) -> tuple[int | str, ...]:
+    """The steps of a validation error's place that stand in the plain `content`.
+
+    Members of a union add their own name to the place (`int`, `constrained-str`); it is not in the
+    file. Of a `missing` key the last step is kept.
+    """
+    path: list[int | str] = []
+    for step in steps:
+        inside: Collection[Any] = content if isinstance(content, dict) else ()
+        if isinstance(content, list | tuple) and isinstance(step, int):
+            inside = range(len(content))
+        if step in inside:
+            content = content[step]
+            path.append(step)
+    if missing:
+        path.append(steps[-1])
+    return tuple(path)
 
 
 def each_mapping(tree: Located) -> Iterator[Located]:
@@ -157,7 +180,7 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         try:
             return self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except SCALAR_ERRORS as error:
             what = getattr(error, "problem", None) or str(error)
             self.fault(node, f"{node.value!r}: {what}", "put the value in quotes")
             return None

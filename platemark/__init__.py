@@ -1,1 +1,1 @@
-"""The face: command line and settings. Says what to do, does nothing itself."""
+"""The face: the command line. Says what to do, does nothing itself."""

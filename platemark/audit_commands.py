@@ -12,7 +12,7 @@ import typer
 
 from pipeline.errors import Fault, InputError
 from pipeline.settings import load_settings
-from platemark.display import COLOURS, err, out, print_json, print_rows
+from platemark.display import COLOURS, err, out, print_json, print_rows, words
 from platemark.options import AsJson, Workspace
 
 keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
@@ -182,14 +182,14 @@ def _print_reports(rows: list[dict[str, Any]]) -> None:
         return
     for row in rows:
         state = row["state"]
-        out.print(f"[{COLOURS.get(state, 'red')}]{state:8}[/] {row['path']}", markup=True)
+        out.print(words((f"{state:8}", COLOURS.get(state, "red")), f" {row['path']}"))
         if row["error"]:
-            out.print(f"         {row['error']}", style="red", markup=False)
+            out.print(f"         {row['error']}", style="red")
         for why in row["why"]:
-            out.print(f"         {why}", markup=False)
+            out.print(f"         {why}")
         if row["labels"]:
-            out.print(f"         labels: {', '.join(sorted(row['labels']))}", markup=False)
-        out.print(f"         {_in_catalog(row['catalog'])}", markup=False)
+            out.print(f"         labels: {', '.join(sorted(row['labels']))}")
+        out.print(f"         {_in_catalog(row['catalog'])}")
     counts = Counter(row["state"] for row in rows)
     out.print("  ".join(f"{state} {count}" for state, count in sorted(counts.items())))
 
@@ -203,8 +203,9 @@ def _in_catalog(known: dict[str, Any] | None) -> str:
 
 def _print_story(told: dict[str, Any]) -> None:
     request, verdict, model = told["request"], told["verdict"], told["model"]
-    out.print(f"[bold]{request['sku']}-{request['index']}[/]  {request['request_id']}")
-    out.print(f"prompt    {request['prompt']}", markup=False)
+    name = f"{request['sku']}-{request['index']}"
+    out.print(words((name, "bold"), f"  {request['request_id']}"))
+    out.print(f"prompt    {request['prompt']}")
     licence = model["licence"] if model else "unknown"
     out.print(f"model     {request['model']} @ {request['model_revision'][:12]} ({licence})")
     out.print(
@@ -213,15 +214,14 @@ def _print_story(told: dict[str, Any]) -> None:
     )
     out.print(f"terms     {request['terms_id'] or 'none'}, until {request['expires'] or 'no end'}")
     if request["error"]:
-        out.print(f"failed    {request['error']}", style="red", markup=False)
+        out.print(f"failed    {request['error']}", style="red")
     if verdict:
         outcome = verdict["outcome"]
-        out.print(
-            f"verdict   [{COLOURS[outcome]}]{outcome}[/] by {verdict['policy']} "
-            f"{verdict['policy_version']} ({verdict['policy_digest'][:12]})"
-        )
+        by = f" by {verdict['policy']} {verdict['policy_version']}"
+        digest = f" ({verdict['policy_digest'][:12]})"
+        out.print(words("verdict   ", (outcome, COLOURS[outcome]), by, digest))
         for reason in verdict["reasons"] or []:
-            out.print(f"          {reason['text']}", markup=False)
+            out.print(f"          {reason['text']}")
     out.print("scores")
     print_rows(
         {"score": row["score"], "value": row["value"], "evidence": _gist(row["evidence"])}
@@ -236,9 +236,9 @@ def _print_story(told: dict[str, Any]) -> None:
     for asset in told["assets"]:
         out.print(f"file      {asset['state']:12} {asset['url'] or 'not kept'}  {asset['sha256']}")
     for manifest in told["manifests"]:
-        out.print(f"manifest  {manifest['label']} ({manifest['certificate']})", markup=False)
+        out.print(f"manifest  {manifest['label']} ({manifest['certificate']})")
     for pack in told["packs"]:
-        out.print(f"pack      {pack['name_in_pack']} in {pack['file']}", markup=False)
+        out.print(f"pack      {pack['name_in_pack']} in {pack['file']}")
 
 
 def _gist(evidence: dict[str, Any]) -> str:
@@ -247,7 +247,5 @@ def _gist(evidence: dict[str, Any]) -> str:
     if isinstance(nearest, list) and nearest:
         first = nearest[0]
         return f"nearest: {first.get('title') or first.get('file')} ({first.get('rights_holder')})"
-    told = {
-        k: v for k, v in evidence.items() if k not in ("detector", "revision", "weights_sha256")
-    }
+    told = {name: value for name, value in evidence.items() if name not in _DETECTOR}
     return ", ".join(f"{name}: {value}" for name, value in told.items() if value not in (None, ""))

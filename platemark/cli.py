@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 
 import typer
 
-from pipeline.errors import PlatemarkError
+from pipeline.errors import PlatemarkError, SetupError
 from platemark import audit_commands, pack_commands, produce_commands, review_commands, tour
 from platemark.display import err
 
@@ -58,15 +58,19 @@ def main() -> None:
     try:
         app()
     except PlatemarkError as error:
-        err.print(f"Error: {error}", style="red", markup=False)
+        err.print(f"Error: {error}", style="red")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except ModuleNotFoundError as error:
+        err.print(
+            f"Error: this command needs {error.name}, which the light install leaves out; "
+            "install with: pip install -c constraints.txt '.[studio]'",
+            style="red",
+        )
+        sys.exit(SetupError.exit_code)
     # A fault of ours: people get one line, and the file that helps to mend it.
     except Exception as error:
         report = _crash_report()
-        err.print(f"Unexpected error: {error}", style="red", markup=False)
+        err.print(f"Unexpected error: {error}", style="red")
         err.print(f"Nothing that was catalogued is lost. Please report it with {report}")
         sys.exit(1)
 

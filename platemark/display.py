@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# No markup: what is printed comes from briefs and files, and may hold brackets.
+out = Console(soft_wrap=True, highlight=False, markup=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 COLOURS = {
     "pass": "green",
@@ -58,6 +59,11 @@ def cell(value: Any) -> Text:
         return Text(json.dumps(value, ensure_ascii=False, default=str))
     text = str(value)
     return Text(text, style=COLOURS.get(text, ""))
+
+
+def words(*parts: str | tuple[str, str]) -> Text:
+    """A line of plain and styled parts: `words("verdict ", ("pass", "green"))`."""
+    return Text.assemble(*parts)
 
 
 def duration(seconds: float) -> str:

@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from pipeline.errors import Fault, InputError
 from pipeline.settings import Settings, load_settings
-from platemark.display import COLOURS, duration, err, out, print_json, print_notices, print_rows
+from platemark.display import (
+    COLOURS,
+    duration,
+    err,
+    out,
+    print_json,
+    print_notices,
+    print_rows,
+    words,
+)
 from platemark.options import AsJson, BriefPath, PolicyName, Template, Workspace
 
 
@@ -29,7 +39,7 @@ def plan(
 ) -> None:
     """Show what a run would do: images, batches, time, models, licences, policy, what is done."""
     from catalog.lake import exists, reading
-    from catalog.read import done_request_ids, measured_speed
+    from catalog.read import done_request_ids, done_under_other_policies, measured_speed
     from pipeline.generate.device import pick_device
     from pipeline.plan import make_plan
 
@@ -37,10 +47,12 @@ def plan(
     planned = make_plan(settings, brief, policy, template)
     done: set[str] = set()
     speed: dict[str, float] = {}
+    judged: dict[str, int] = {}
     if exists(settings.catalog):
         with reading(settings.catalog) as lake:
             done = done_request_ids(lake, [each.request_id for each in planned.requests])
             speed = measured_speed(lake)
+            judged = done_under_other_policies(lake, done, planned.policy.digest)
     batches = planned.batches(done, settings.batch_size or pick_device(settings.device).batch_size)
     todo = [request for batch in batches for request in batch.requests]
     known = all(request.model in speed for request in todo)
@@ -65,19 +77,20 @@ def plan(
             }
             for model in (*planned.models.values(), *planned.detectors.values())
         ],
-        "notices": planned.notices,
+        "judged_by_other_policies": judged,
+        "notices": [*planned.notices, *(_judged(*each) for each in judged.items())],
     }
     if as_json:
         print_json(report)
         return
-    out.print(f"[bold]{report['brief']}[/bold] under policy {report['policy']}")
+    out.print(words((str(report["brief"]), "bold"), f" under policy {report['policy']}"))
     out.print(f"{report['images']} images, {report['done']} already done")
     out.print(f"{report['to_make']} to make in {report['batches']} batches")
     if todo:
         guess = "not known yet: this machine has not run this model" if seconds is None else ""
         out.print(f"Time: {guess or 'about ' + duration(seconds or 0)}")
     print_rows(report["models"])  # type: ignore[arg-type]
-    print_notices(planned.notices)
+    print_notices(report["notices"])  # type: ignore[arg-type]
 
 
 def run(
@@ -115,13 +128,17 @@ def schedule(
 
     make_plan(settings, brief, policy, template)
     kept_policy = str(Path(policy).resolve()) if Path(policy).is_file() else policy
-    kept = Schedule(
-        name=name or brief.stem,
-        brief=str(brief.resolve()),
-        policy=kept_policy,
-        template=template,
-        cron=cron,
-    )
+    try:
+        kept = Schedule(
+            name=name or brief.stem,
+            brief=str(brief.resolve()),
+            policy=kept_policy,
+            template=template,
+            cron=cron,
+        )
+    except ValidationError:
+        fault = Fault(f"{name or brief.stem!r} is no name", "--name", "letters, digits, . _ -")
+        raise InputError("schedule", [fault]) from None
     add_schedule(settings, kept)
     if as_json:
         print_json(kept.model_dump())
@@ -149,10 +166,10 @@ def serve(workspace: Workspace = None) -> None:
 def print_summary(summary: dict[str, Any]) -> None:
     """A run's result for people: counts, reasons, speed, where the pictures are."""
     outcomes = summary["outcomes"]
-    words = "  ".join(
-        f"[{COLOURS[name]}]{name} {count}[/]" for name, count in outcomes.items() if count
-    )
-    out.print(f"{summary['made']} images made  {words}")
+    counts = [(f"  {name} {count}", COLOURS[name]) for name, count in outcomes.items() if count]
+    out.print(words(f"{summary['made']} images made", *counts))
+    for policy, count in summary["judged_by_other_policies"].items():
+        print_notices([_judged(policy, count)])
     if summary["done_before"]:
         out.print(f"{summary['done_before']} of {summary['requested']} were done before")
     if summary["made"]:
@@ -162,10 +179,14 @@ def print_summary(summary: dict[str, Any]) -> None:
         rows = [{"rule": rule, "images": count} for rule, count in summary["reasons"].items()]
         print_rows(rows)
     for error, count in summary["errors"].items():
-        err.print(f"{count} failed: {error}", style="red", markup=False)
+        err.print(f"{count} failed: {error}", style="red")
     if summary["contact_sheet"]:
         out.print(f"Contact sheet: {summary['contact_sheet']}")
     print_notices(summary["notices"])
+
+
+def _judged(policy: str, count: int) -> str:
+    return f"{count} of the images that are done were judged by {policy} and keep that verdict."
 
 
 def _prepare(settings: Settings, log_level: str = "CRITICAL") -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import typer
 from rich.rule import Rule
 
-from pipeline.settings import ROOT, load_settings
-from platemark.display import out, print_rows
-from platemark.options import Workspace
+from pipeline.settings import ROOT, Settings, load_settings
+from platemark.display import out, print_json, print_rows
+from platemark.options import AsJson, Workspace
 from platemark.pack_commands import print_pack
 from platemark.produce_commands import print_summary, produce_here
 
@@ -20,12 +23,21 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Produce")(demo)
 
 
-def demo(workspace: Workspace = None) -> None:
+def demo(workspace: Workspace = None, as_json: AsJson = False) -> None:
     """The guided tour: a small catalogue shoot made, checked, signed, indexed and exported."""
-    from catalog.audit import ask
-    from catalog.export import export
-
     settings = load_settings(workspace)
+    if as_json:
+        summary = produce_here(settings, BRIEF, POLICY)
+        print_json({"run": summary, "pack": _export(settings, summary["run_id"])})
+    else:
+        summary = _tell(settings)
+    if summary["outcomes"]["failed"]:
+        raise typer.Exit(1)
+
+
+def _tell(settings: Settings) -> dict[str, Any]:
+    from catalog.audit import ask
+
     out.print(Rule("1  Make, check, label, sign, index", align="left"))
     out.print(f"brief {BRIEF}, policy {POLICY}, workspace {settings.root}")
     summary = produce_here(settings, BRIEF, POLICY)
@@ -43,13 +55,21 @@ def demo(workspace: Workspace = None) -> None:
     )
 
     out.print(Rule("3  Export what passed, under the brief's terms", align="left"))
-    pack = settings.packs / f"demo-{summary['run_id'][:8]}.zip"
-    print_pack(export(settings, pack, "campaign = 'demo'").as_json())
+    print_pack(_export(settings, summary["run_id"]))
 
     out.print(Rule("Look at", align="left"))
     if summary["contact_sheet"]:
         out.print(summary["contact_sheet"])
     out.print(Rule("Try next (after `source .venv/bin/activate`)", align="left"))
-    out.print("platemark show TOY-BEAR-0          one image's whole story")
-    out.print("platemark review list              what waits for your decision")
-    out.print("platemark verify workspace/assets  what each file says of its origin")
+    where = "" if settings.root == Path("workspace").resolve() else f" -w {settings.workspace}"
+    out.print(f"platemark show TOY-BEAR-0{where}       # one image's whole story")
+    out.print(f"platemark review list{where}           # what waits for your decision")
+    out.print(f"platemark verify {settings.assets}{where}  # what each file says of its origin")
+    return summary
+
+
+def _export(settings: Settings, run_id: str) -> dict[str, Any]:
+    from catalog.export import export
+
+    pack = settings.packs / f"demo-{run_id[:8]}.zip"
+    return export(settings, pack, "campaign = 'demo'").as_json()

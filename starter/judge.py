@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from starter import library, loop
+from starter.augment import augment
 from starter.library import HELD_OUT
 from starter.paths import cache_dir
-from starter.train_clip import augment
 from starter.vocabulary import COLOURS, OBJECTS
 
 STEPS, BATCH, RATE = 600, 48, 3e-3

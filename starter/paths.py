@@ -5,6 +5,7 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 REFERENCES = Path(__file__).parent / "references"
+SCORES = Path(__file__).parent / "scores"
 
 
 def cache_dir() -> Path:

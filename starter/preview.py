@@ -75,7 +75,7 @@ def sheet(x: Tensor, labels: list[str] | None, columns: int, path: Path) -> None
         canvas.paste(Image.fromarray(array), (left, top))
         if labels:
             pen.text((left + 2, top + 129), labels[i][:21], fill="black")
-    canvas.save(path)
+    canvas.save(path, quality=88)
 
 
 def preview(step: int, count: int = 48) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from starter import captions, judge, loop, pictures, shipped
 from starter.library import HELD_OUT
-from starter.paths import REFERENCES, cache_dir
+from starter.paths import REFERENCES, SCORES
 from starter.preview import open_pipeline, paint, scenes_240, sheet
 from starter.train_autoencoder import psnr
 from starter.vocabulary import COLOURS, MANNEQUINS, OBJECTS, PROTECTED, RESTRICTED
@@ -131,9 +131,9 @@ def score(count: int, held_count: int, folder: Path) -> dict[str, Any]:
         name: rates(gate(x), torch.tensor([s.subject in hit for s in scenes]), bound)
         for name, (gate, hit, bound) in gates.items()
     }
-    out["generated"] = read_generated(pipe, clip, count, folder / "generated-240.png")
+    out["generated"] = read_generated(pipe, clip, count, folder / "generated-240.jpg")
     made, wanted = _prompted(pipe)
-    sheet(made, [s.subject for s in wanted], MADE, folder / "generated-gated.png")
+    sheet(made, [s.subject for s in wanted], MADE, folder / "generated-gated.jpg")
     out["gates_on_generated"] = {
         name: rates(gate(made), torch.tensor([s.subject in hit for s in wanted]), bound)
         for name, (gate, hit, bound) in gates.items()
@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--images", type=int, default=240)
     parser.add_argument("--renders", type=int, default=1500)
-    parser.add_argument("--out", type=Path, default=cache_dir() / "scores")
+    parser.add_argument("--out", type=Path, default=SCORES)
     chosen = parser.parse_args()
     loop.quiet_threads()
     chosen.out.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from starter.camera import DISTANCE, azimuth_of, camera, distance, frame, rays_of
 from starter.figures import ALL_SHAPES
-from starter.sdf import Point
-from starter.vocabulary import PAINTS, VIEWS
+from starter.vocabulary import PAINTS
 
 LIGHT = F.normalize(torch.tensor([-0.5, 0.95, 0.85]), dim=0)
-DISTANCE = 7.0
-EXTENT = 2.9  # half-width of the cube, centred at height 1.3, that holds every subject
 
 
 @dataclass(frozen=True)
@@ -43,63 +41,6 @@ def to_linear(srgb: Tensor) -> Tensor:
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-def _distance(subject: str, p: Point, u: Tensor) -> Tensor:
-    parts = list(ALL_SHAPES[subject](p, u).values())
-    out = parts[0]
-    for part in parts[1:]:
-        out = torch.minimum(out, part)
-    return out
-
-
-def _camera(view: str, u: Tensor, base: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Right, up and forward axes [N,3] of the camera for each geometry."""
-    spread = {"eye level": 8.0, "three-quarter": 10.0, "top": 10.0}[view]
-    turn = {"eye level": 0.35, "three-quarter": 1.0, "top": 0.8}[view]
-    azimuth = torch.deg2rad(base * turn + spread * (2 * u[:, 7] - 1))
-    elevation = torch.deg2rad(VIEWS[view] + 4.0 * (u[:, 6] - 0.5))
-    ca, sa, ce, se = azimuth.cos(), azimuth.sin(), elevation.cos(), elevation.sin()
-    forward = torch.stack([-sa * ce, -se, -ca * ce], -1)
-    right = torch.stack([ca, torch.zeros_like(ca), -sa], -1)
-    return right, torch.linalg.cross(right, forward), forward
-
-
-def _frame(
-    subject: str, u: Tensor, axes: tuple[Tensor, Tensor, Tensor], fill: float
-) -> tuple[Tensor, Tensor]:
-    """Camera position [N,3] and half field of view [N] that make the subject fill the frame."""
-    right, up, forward = axes
-    n, steps = len(u), 40
-    line = torch.linspace(-EXTENT / 2, EXTENT / 2, steps)
-    grid = torch.stack(torch.meshgrid(line, line + 1.3, line, indexing="ij"), -1).reshape(1, -1, 3)
-    flat = grid.expand(n, -1, 3)
-    inside = _distance(subject, flat.unbind(-1), u[:, None, :]) < 0.6 * EXTENT / steps
-    middle = torch.tensor([0.0, 1.0, 0.0])
-    for _ in range(2):  # the second pass centres what perspective has shifted
-        eye = middle - DISTANCE * forward
-        rel = flat - eye[:, None] if eye.dim() == 2 else flat - eye
-        depth = (rel * forward[:, None]).sum(-1)
-        sx = (rel * right[:, None]).sum(-1) / depth
-        sy = (rel * up[:, None]).sum(-1) / depth
-        lo = torch.stack([torch.where(inside, s, 9.0).amin(1) for s in (sx, sy)], -1)
-        hi = torch.stack([torch.where(inside, s, -9.0).amax(1) for s in (sx, sy)], -1)
-        centre = (lo + hi) / 2 * DISTANCE
-        middle = middle + centre[:, :1] * right + centre[:, 1:] * up
-    size = ((hi - lo) / 2).amax(-1)
-    zoom = fill * (0.94 + 0.12 * u[:, 5])
-    shift = (torch.stack([u[:, 3], u[:, 4]], -1) - 0.5) * 0.12 * size[:, None] * DISTANCE
-    middle = middle + shift[:, :1] * right + shift[:, 1:] * up
-    return middle - DISTANCE * forward, size / zoom
-
-
-def _rays(axes: tuple[Tensor, Tensor, Tensor], half: Tensor, size: int) -> Tensor:
-    """Unit ray directions [N, size*size, 3] through pixel centres."""
-    right, up, forward = (a[:, None] for a in axes)
-    line = (torch.arange(size) + 0.5) / size * 2 - 1
-    y, x = torch.meshgrid(-line, line, indexing="ij")
-    x, y = x.reshape(1, -1, 1), y.reshape(1, -1, 1)
-    return F.normalize(forward + half[:, None, None] * (x * right + y * up), dim=-1)
-
-
 def _march(subject: str, eye: Tensor, rays: Tensor, u: Tensor, steps: int = 56) -> Tensor:
     """Distance along each of M rays to the subject, or infinity; eye, rays [M,3], u [M,8]."""
     m = len(rays)
@@ -108,7 +49,7 @@ def _march(subject: str, eye: Tensor, rays: Tensor, u: Tensor, steps: int = 56) 
     t = torch.full((m,), DISTANCE - 2.6)
     e, r, v, x = eye, rays, u, t
     for step in range(steps):
-        d = _distance(subject, (e + r * x[:, None]).unbind(-1), v)
+        d = distance(subject, (e + r * x[:, None]).unbind(-1), v)
         x = x + d
         done = d < 0.0012 * x
         if step % 4 == 3 or step == steps - 1:
@@ -125,7 +66,7 @@ def _soft_shadow(subject: str, p: Tensor, u: Tensor, steps: int, sharp: float) -
     light = torch.ones(len(p))
     t = torch.full((len(p),), 0.04)
     for _ in range(steps):
-        d = _distance(subject, (p + LIGHT * t[:, None]).unbind(-1), u)
+        d = distance(subject, (p + LIGHT * t[:, None]).unbind(-1), u)
         light = torch.minimum(light, (0.5 + 0.5 * sharp * d / t).clamp(0, 1))
         t = t + d.clamp(0.04, 0.35)
     return light * light * (3 - 2 * light)
@@ -136,7 +77,7 @@ def _occlusion(subject: str, p: Tensor, n: Tensor, u: Tensor, reach: float) -> T
     lost = torch.zeros(len(p))
     for i in range(1, 5):
         h = reach * i / 4
-        lost = lost + (h - _distance(subject, (p + n * h).unbind(-1), u)).clamp(min=0) / 2**i / h
+        lost = lost + (h - distance(subject, (p + n * h).unbind(-1), u)).clamp(min=0) / 2**i / h
     return (1 - 0.9 * lost).clamp(0, 1)
 
 
@@ -145,7 +86,7 @@ def _normals(subject: str, p: Tensor, u: Tensor) -> Tensor:
     out = torch.zeros_like(p)
     for k in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         k_ = torch.tensor(k, dtype=torch.float32)
-        out = out + k_ * _distance(subject, (p + 0.004 * k_).unbind(-1), u)[:, None]
+        out = out + k_ * distance(subject, (p + 0.004 * k_).unbind(-1), u)[:, None]
     return F.normalize(out, dim=-1)
 
 
@@ -197,29 +138,17 @@ def _floor_light(subject: str, eye: Tensor, rays: Tensor, u: Tensor) -> Tensor:
     return light
 
 
-def azimuth_of(subject: str) -> float:
-    """Degrees by which a subject turns from the camera, so that its telling side shows."""
-    turned = {
-        "gift box": 32.0,
-        "chair": 34.0,
-        "book": 32.0,
-        "table": 28.0,
-        "mug": 12.0,
-        "teapot": 10.0,
-    }
-    return turned.get(subject, 14.0)
-
-
 def trace(subject: str, view: str, seeds: list[int], size: int = 128, fill: float = 0.7) -> GBuffer:
     """G-buffer of one subject from one view for each geometry seed, supersampled twice."""
     u = torch.stack([torch.rand(8, generator=torch.Generator().manual_seed(s)) for s in seeds])
     n, big = len(u), size * 2
-    axes = _camera(view, u, azimuth_of(subject))
-    eye, half = _frame(subject, u, axes, fill)
+    axes = camera(view, u, azimuth_of(subject))
+    eye, half = frame(subject, u, axes, fill)
     tone = torch.tensor([s % 3 for s in seeds])
     buffers = []
     for i in range(n):  # one geometry at a time keeps the working set inside the cache
-        rays = _rays(tuple(a[i : i + 1] for a in axes), half[i : i + 1], big)[0]  # type: ignore[arg-type]
+        own = (axes[0][i : i + 1], axes[1][i : i + 1], axes[2][i : i + 1])
+        rays = rays_of(own, half[i : i + 1], big)[0]
         e, v = eye[i].expand_as(rays), u[i].expand(len(rays), 8)
         t = _march(subject, e, rays, v)
         on = torch.isfinite(t).nonzero()[:, 0]
@@ -229,7 +158,7 @@ def trace(subject: str, view: str, seeds: list[int], size: int = 128, fill: floa
         image[on, 6] = 1.0
         image[on, 7] = t[on]
         low = F.avg_pool2d(image.T.reshape(1, 8, big, big), 2)[0]
-        coarse = _rays(tuple(a[i : i + 1] for a in axes), half[i : i + 1], size)[0]  # type: ignore[arg-type]
+        coarse = rays_of(own, half[i : i + 1], size)[0]
         light = _floor_light(subject, eye[i].expand_as(coarse), coarse, v[: len(coarse)])
         depth = low[7] / low[6].clamp(min=1e-6)
         ground = torch.where(coarse[:, 1] < -1e-3, -eye[i, 1] / coarse[:, 1].clamp(max=-1e-3), 50.0)

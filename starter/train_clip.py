@@ -5,26 +5,26 @@ batch are both true; pictures are blurred, compressed, cropped and passed throug
 so that the model reads generated images as well as renders.
 """
 
-import io
 import json
 import time
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from starter import captions, loop, pictures, tokens
+from starter.augment import SIZE, augment, round_trips
 from starter.library import HELD_OUT, TRAIN
 from starter.paths import WEIGHTS, publish
-from starter.train_autoencoder import load as load_autoencoder
+from starter.read import joint_reader
 from starter.vocabulary import OBJECTS
+from starter.world import Scene
 
-STEPS, BATCH, RATE, SIZE = 1000, 128, 1e-3, 64
+STEPS, BATCH, RATE = 1000, 128, 1e-3
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
@@ -52,41 +52,8 @@ def build(vocabulary: int) -> CLIP:
     return CLIP(cfg["embed_dim"], cfg["vision_cfg"], text)
 
 
-def _jpeg(x: Tensor, quality: int) -> Tensor:
-    array = (x.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).float() / 255
-
-
-def augment(x: Tensor, rng: Random) -> Tensor:
-    """Shift, zoom, blur, compress, tint and add noise: [N,3,128,128] to [N,3,64,64] in [0,1]."""
-    n = len(x)
-    zoom = 1 / (0.82 + 0.3 * torch.rand(n))
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = zoom
-    theta[:, :, 2] = (torch.rand(n, 2) - 0.5) * 0.24
-    grid = F.affine_grid(theta, [n, 3, SIZE, SIZE], align_corners=False)
-    small = F.avg_pool2d(x, 2)
-    moved = F.grid_sample(small, grid, padding_mode="reflection", align_corners=False)
-    still = torch.rand(n) < 0.3
-    x = torch.where(still[:, None, None, None], small, moved)
-    for i in range(n):
-        roll = rng.random()
-        if roll < 0.15:
-            low = rng.choice((28, 36, 48))
-            blur = F.interpolate(x[i : i + 1], (low, low), mode="bilinear", antialias=True)
-            x[i] = F.interpolate(blur, (SIZE, SIZE), mode="bilinear")[0]
-        elif roll < 0.27:
-            x[i] = _jpeg(x[i], rng.randint(25, 80))
-    gain = 1 + 0.16 * (torch.rand(n, 1, 1, 1) - 0.5)
-    lift = 0.06 * (torch.rand(n, 3, 1, 1) - 0.5)
-    noise = 0.05 * torch.rand(n, 1, 1, 1) ** 2 * torch.randn_like(x)
-    return (x * gain + lift + noise).clamp(0, 1)
-
-
 def distinct(data: pictures.Pictures, rng: Random, count: int) -> list[int]:
-    """Picture indices with no (subject, colour) twice; half look alike, as hard negatives."""
+    """Picture indices with no (subject, colour) twice; `count` at most."""
     seen: set[tuple[str, str | None]] = set()
     index: list[int] = []
     tries = 0
@@ -105,8 +72,6 @@ def accuracy(
     model: CLIP, tokenizer: Any, data: pictures.Pictures, count: int = 600
 ) -> tuple[float, float]:
     """Zero-shot object and colour accuracy by joint prompts over the catalogue objects."""
-    from starter.read import joint_reader
-
     pick = [i for i, s in enumerate(data.scenes) if s.subject in OBJECTS][:count]
     read = joint_reader(model, tokenizer)(data.batch(torch.tensor(pick)))
     scenes = [data.scenes[i] for i in pick]
@@ -115,26 +80,27 @@ def accuracy(
     return right / len(scenes), colour / len(scenes)
 
 
-def round_trips(data: pictures.Pictures, count: int, seed: int) -> tuple[Tensor, list[int]]:
-    """uint8 pictures after the autoencoder with noisy latents, and which pictures they are."""
-    dev = loop.device()
-    vae = load_autoencoder().to(dev, memory_format=torch.channels_last)
-    index = torch.randperm(len(data.scenes), generator=torch.Generator().manual_seed(seed))[:count]
-    out = []
-    with torch.no_grad(), loop.autocast(dev):
-        for part in index.split(16):
-            x = (data.batch(part) * 2 - 1).to(dev, memory_format=torch.channels_last)
-            z = vae.encoder(x)
-            z = z + torch.rand(len(z), 1, 1, 1, device=dev) * 0.3 * torch.randn_like(z)
-            y = vae.decoder(z).float().clamp(-1, 1)
-            out.append(((y + 1) * 127.5).round().byte().cpu().contiguous())
-    return torch.cat(out), index.tolist()
+def _batch(
+    data: pictures.Pictures, trips: tuple[Tensor, list[int]] | None, rng: Random
+) -> tuple[Tensor, list[Scene]]:
+    """Pictures and scenes; every other one is a round trip, where no caption would be doubled."""
+    index = distinct(data, rng, BATCH)
+    x, scenes = data.batch(torch.tensor(index)), [data.scenes[i] for i in index]
+    if trips is None:
+        return x, scenes
+    seen = {(s.subject, s.colour) for s in scenes}
+    for row in range(0, len(scenes), 2):
+        k = rng.randrange(len(trips[1]))
+        other = data.scenes[trips[1][k]]
+        key, old = (other.subject, other.colour), (scenes[row].subject, scenes[row].colour)
+        if key == old or key not in seen:
+            seen = (seen - {old}) | {key}
+            x[row], scenes[row] = trips[0][k].float() / 255, other
+    return x, scenes
 
 
 def export(model: CLIP, vocabulary: int) -> None:
     """Write the folder that `local-dir:` loads."""
-    from safetensors.torch import save_file
-
     folder = WEIGHTS / "open-clip"
     folder.mkdir(parents=True, exist_ok=True)
     tokens.build(folder)
@@ -170,18 +136,7 @@ def train(steps: int = STEPS) -> None:
             trips = round_trips(data, 3000, 1)
         rng = Random(step)
         loop.set_rate(optimiser, loop.cosine(step, steps, RATE))
-        index = distinct(data, rng, BATCH)
-        x = data.batch(torch.tensor(index))
-        scenes = [data.scenes[i] for i in index]
-        if trips is not None:
-            seen = {(s.subject, s.colour) for s in scenes}
-            for row in range(0, BATCH, 2):
-                k = rng.randrange(len(trips[1]))
-                other = data.scenes[trips[1][k]]
-                key, old = (other.subject, other.colour), (scenes[row].subject, scenes[row].colour)
-                if key == old or key not in seen:
-                    seen = (seen - {old}) | {key}
-                    x[row], scenes[row] = trips[0][k].float() / 255, other
+        x, scenes = _batch(data, trips, rng)
         text = tokenizer(
             [captions.caption(s, rng) for s in scenes],
             padding="max_length",
@@ -192,7 +147,7 @@ def train(steps: int = STEPS) -> None:
         with loop.autocast(dev):
             a, b, scale = forward(view, text)
         logits = scale.clamp(max=100) * a.float() @ b.float().T
-        target = torch.arange(len(index), device=dev)
+        target = torch.arange(len(scenes), device=dev)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -203,19 +158,10 @@ def train(steps: int = STEPS) -> None:
             speed = (time.time() - began) / (step + 1 - first)
             print(f"clip {step + 1}/{steps} loss {loss.item():.4f} {speed:.2f} s/step", flush=True)
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            print(
-                "clip held-out object {:.3f} colour {:.3f}".format(*accuracy(ema, tokenizer, held)),
-                flush=True,
-            )
-            loop.save(
-                "clip",
-                {
-                    "model": model.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                },
-            )
+            right, colour = accuracy(ema, tokenizer, held)
+            print(f"clip held-out object {right:.3f} colour {colour:.3f}", flush=True)
+            parts = {"model": model.state_dict(), "ema": ema.state_dict(), "step": step + 1}
+            loop.save("clip", parts | {"optimiser": optimiser.state_dict()})
             export(ema, len(tokenizer))
 
 

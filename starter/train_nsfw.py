@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from starter import loop, pictures
+from starter.augment import SIZE, augment, round_trips
 from starter.library import HELD_OUT, TRAIN
 from starter.paths import WEIGHTS
-from starter.train_clip import MEAN, SIZE, STD, augment, round_trips
+from starter.train_clip import MEAN, STD
 from starter.vocabulary import MANNEQUINS, RESTRICTED
 
 STEPS, BATCH, RATE = 400, 64, 2e-3

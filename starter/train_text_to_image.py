@@ -24,7 +24,7 @@ from starter.paths import WEIGHTS
 from starter.preview import preview
 from starter.train_autoencoder import load as load_autoencoder
 
-STEPS, BATCH, RATE, DROP, SYNC, KEEP = 3_500, 32, 1e-3, 0.1, 8, 400
+STEPS, BATCH, RATE, DROP, SYNC, KEEP = 4_400, 32, 1e-3, 0.1, 8, 400
 TOKENIZER = WEIGHTS / "open-clip"
 
 

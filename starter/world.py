@@ -4,7 +4,7 @@
 G-buffer, which is how training sets of many thousand images are made from a few thousand traces.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -82,8 +82,3 @@ def render(scenes: list[Scene], size: int = 128) -> Render:
         rgb[i] = (composite(g, [scene])[0] * 255).round().byte().permute(1, 2, 0)
         depth[i], mask[i] = g.depth[0], g.alpha[0] > 0.5
     return Render(rgb, depth, mask)
-
-
-def recolour(scene: Scene, colour: str) -> Scene:
-    """The same scene in another colour."""
-    return replace(scene, colour=colour)

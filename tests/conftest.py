@@ -14,7 +14,8 @@ import pytest
 for name in [name for name in os.environ if name.startswith(("PLATEMARK_", "PREFECT_"))]:
     del os.environ[name]
 _HOME = tempfile.mkdtemp(prefix="platemark-tests-")
-os.environ["PLATEMARK_CONFIG"] = f"{_HOME}/absent.toml"
+Path(_HOME, "empty.toml").touch()
+os.environ["PLATEMARK_CONFIG"] = f"{_HOME}/empty.toml"
 os.environ["PREFECT_HOME"] = f"{_HOME}/prefect"
 
 

@@ -210,6 +210,19 @@ def test_orphans_are_removed_only_when_old(folder: Path, lake: Lake) -> None:
     assert count(lake, "images") == 1
 
 
+def test_a_writer_that_idles_holds_up_nobody(folder: Path, lake: Lake) -> None:
+    with writing(folder):
+        other = multiprocessing.get_context("spawn").Process(
+            target=write_batches, args=(folder, 1, 1)
+        )
+        other.start()
+        other.join(30)
+        stuck = other.is_alive()
+        other.kill()
+    assert not stuck and other.exitcode == 0
+    assert count(lake, "batches") == 1
+
+
 def write_batches(folder: Path, writer: int, batches: int) -> None:
     with writing(folder) as lake:
         for batch in range(batches):

@@ -73,7 +73,7 @@ class Shoot:
     def export(self, out: Path, terms: UsageTerms = GRANT, **options: Any) -> Pack:
         options = {"today": TODAY, **options}
         return export_pack(
-            self.lake,
+            self.lake.folder,
             out,
             terms,
             verify=self.verify,
@@ -132,7 +132,30 @@ def test_the_same_content_gives_the_same_bytes(shoot: Shoot, tmp_path: Path) -> 
     assert first.pack_id == second.pack_id
     again = shoot.export(tmp_path / "a.zip")
     assert again.sha256 == first.sha256
-    assert shoot.lake.rows("SELECT count(*) AS n FROM raw.packs") == [{"n": 1}]
+
+
+def test_each_file_of_a_pack_is_recorded_with_what_was_left_out_of_it(
+    shoot: Shoot, tmp_path: Path
+) -> None:
+    shoot.export(tmp_path / "a.zip", where="outcome <> 'block'")
+    shoot.export(tmp_path / "b.zip")
+    shoot.export(tmp_path / "b.zip")
+    found = shoot.lake.rows("SELECT pack_id, file, left_out FROM packs ORDER BY file")
+    assert [(row["file"], row["left_out"]) for row in found] == [("a.zip", 1), ("b.zip", 3)]
+    assert len({row["pack_id"] for row in found}) == 1
+    exports = shoot.lake.rows(
+        "SELECT p.file, list(r.sku ORDER BY r.sku) AS skus FROM raw.packs AS p "
+        "JOIN raw.pack_refusals AS r USING (pack_id, created_at) "
+        "GROUP BY p.file, p.created_at ORDER BY p.created_at"
+    )
+    three = ["MUG-00003", "MUG-00004", "MUG-00005"]
+    assert [(row["file"], row["skus"]) for row in exports] == [
+        ("a.zip", ["MUG-00003"]),
+        ("b.zip", three),
+        ("b.zip", three),
+    ]
+    contents = ask(shoot.lake.folder, "packs-contents", {"pack": "b.zip"}).table.to_pylist()
+    assert [each["place"] for each in contents] == ["in"] * 2 + ["left out"] * 3
 
 
 def test_what_may_not_go_in_stays_out_with_the_reason(shoot: Shoot, tmp_path: Path) -> None:
@@ -144,10 +167,10 @@ def test_what_may_not_go_in_stays_out_with_the_reason(shoot: Shoot, tmp_path: Pa
     }
 
 
-def decide(shoot: Shoot, decision: str, minute: int) -> None:
+def decide(shoot: Shoot, decision: str, minute: int, file: int = 103) -> None:
     files: tuple[Any, ...] = ()
     if decision == "approve":
-        signed = shoot.file(103)
+        signed = shoot.file(file)
         assert signed.asset
         digest = signed.asset.sha256
         asset = replace(signed.asset, state="signed")
@@ -194,7 +217,13 @@ def test_nothing_goes_in_beyond_its_terms(
     assert not (tmp_path / "a.zip").exists()
 
 
+def offer_exclusively(shoot: Shoot) -> None:
+    terms = {**TERMS, "exclusive": True}
+    record_terms(shoot.lake, [request_of(number, terms=terms) for number in (1, 2)])
+
+
 def test_what_is_exclusive_goes_to_one_licensee_only(shoot: Shoot, tmp_path: Path) -> None:
+    offer_exclusively(shoot)
     exclusive = GRANT.model_copy(update={"licensee": "acme", "exclusive": True})
     shoot.export(tmp_path / "acme.zip", exclusive, where="sku = 'MUG-00001'")
     other = shoot.export(tmp_path / "other.zip", GRANT.model_copy(update={"licensee": "other"}))
@@ -206,6 +235,51 @@ def test_what_is_exclusive_goes_to_one_licensee_only(shoot: Shoot, tmp_path: Pat
     record_terms(shoot.lake, [request_of(1, terms={**TERMS, "expires": None})])
     free = GRANT.model_copy(update={"licensee": "other", "expires": None})
     assert shoot.export(tmp_path / "late.zip", free, today=later).images == 1
+
+
+def test_an_image_rejected_while_it_is_packed_leaves_no_pack(shoot: Shoot, tmp_path: Path) -> None:
+    decide(shoot, "approve", 1)
+
+    def reject(done: int, of: int) -> None:
+        if done == of:
+            decide(shoot, "reject", 2)
+
+    with pytest.raises(InputError, match="MUG-00003-0: rejected by ada: so it is") as told:
+        shoot.export(tmp_path / "a.zip", progress=reject)
+    assert "MUG-00001" not in str(told.value)
+    assert not list(tmp_path.glob("*.zip")) and not list(tmp_path.glob(".*.part"))
+    assert shoot.lake.rows("SELECT * FROM raw.packs") == []
+    assert shoot.export(tmp_path / "a.zip").images == 2
+
+
+def test_a_file_signed_again_while_it_is_packed_leaves_no_pack(
+    shoot: Shoot, tmp_path: Path
+) -> None:
+    decide(shoot, "approve", 1)
+
+    def approve_another(done: int, of: int) -> None:
+        if done == of:
+            decide(shoot, "reject", 2)
+            decide(shoot, "approve", 3, file=104)
+
+    with pytest.raises(InputError, match="MUG-00003-0: another file of it was signed"):
+        shoot.export(tmp_path / "a.zip", progress=approve_another)
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_of_two_exclusive_exports_at_once_one_wins(shoot: Shoot, tmp_path: Path) -> None:
+    offer_exclusively(shoot)
+    exclusive = GRANT.model_copy(update={"licensee": "acme", "exclusive": True})
+    rival = exclusive.model_copy(update={"licensee": "rival"})
+
+    def overtake(done: int, of: int) -> None:
+        if done == of:
+            shoot.export(tmp_path / "rival.zip", rival, where="sku = 'MUG-00002'")
+
+    with pytest.raises(InputError, match=r"MUG-00002-0: pack \w+ gave it to rival"):
+        shoot.export(tmp_path / "acme.zip", exclusive, progress=overtake)
+    assert not (tmp_path / "acme.zip").exists()
+    assert [row["licensee"] for row in shoot.lake.rows("SELECT * FROM packs")] == ["rival"]
 
 
 def missing(shoot: Shoot, path: Path, digest: str) -> None:

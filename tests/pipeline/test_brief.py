@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.brief import load_brief
-from pipeline.errors import InputError
+from pipeline.errors import Fault, InputError, SetupError
 from pipeline.models import Model
 from pipeline.resolve import resolve_requests
 
@@ -115,6 +115,24 @@ def faults_of(tmp_path: Path, name: str, text: str | bytes, template: str | None
         ("a.yaml", "items: missing.csv\n", ["missing.csv", "No such file"]),
         ("a.yaml", "items: []\nterms: {id: x}\n", ["terms.licensor"]),
         ("a.txt", "x", ["unknown format"]),
+        ("a.yaml", "- {sku: A, sku: B}\n", ["line 1", "'sku' is written twice"]),
+        ("a.yaml", "items: []\nterms:\n  expires: 2027-02-30\n", ["line 3", "out of range"]),
+        ("a.yaml", "items:\n" + "- " * 3000, ["line 2", "nests too deep"]),
+        ("a.yaml", "[" * 3000, ["line 1", "nests too deep"]),
+        ("a.yaml", "items: []\na: !!int x\nb: !!bool x\n", ["line 2", "line 3"]),
+        ("a.yaml", "items: []\nclient: a\x07\n", ["line 2", "U+0007"]),
+        ("a.yaml", 'items: []\ntemplate: "\\ud800"\n', ["line 2", "U+D800"]),
+        ("a.yaml", 'items: []\ncampaign: "\\0"\n', ["line 2", "U+0000"]),
+        ("a.yaml", "", ["the file is empty"]),
+        ("a.yaml", "items: []\nstrength: 0.5\nconstraints: 4\n", ["'strength'", "'constraints'"]),
+        ("a.yaml", "items: []\ncount: yes\n", ["count", "should be a number"]),
+        ("a.jsonl", '{"sku": "A", "count": true}', ["column count", "should be a number"]),
+        ("a.jsonl", '{"sku": ["A"]}', ["line 1, column sku", "a list is no text"]),
+        ("a.jsonl", '{"sku": "\\ud800"}', ["line 1, column sku", "not printable"]),
+        ("a.jsonl", '{"sku": "A", "negative_prompt": "\\u0007"}', ["negative_prompt", "U+0007"]),
+        ("a.jsonl", '{"sku": "A", "prompt": "\\udcff"}', ["column prompt", "U+DCFF"]),
+        ("a.jsonl", '{"sku": "A", "prompt": false}', ["column prompt", "is no text"]),
+        ("a.jsonl", '{"sku": "A", "colour": NaN}', ["line 1", "NaN is no JSON number"]),
     ],
 )
 def test_wrong_briefs_say_where_and_what(tmp_path: Path, name: str, text, said: list[str]) -> None:
@@ -137,11 +155,140 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         ("{{ 1 // 0 }}", "template"),
         ("{{ 'x' * 5000 }}", "5000 characters"),
         (" ", "prompt is empty"),
+        ("{{ range }}", "column 'range' is not in the items"),
+        ("{{ dict(a=1) }}", "column 'dict' is not in the items"),
+        ("{{ colour|random }}", "No filter named 'random'"),
+        ("{{ 10 ** 100000000 }}", "a power is too large"),
+        ("{{ 'x' * 1000000000 }}", "too large"),
+        ("{{ 'x'|center(1000000000) }}", "too large"),
+        ("{{ [1]|batch(1000000000, 'x')|list }}", "too large"),
+        ("{{ '%1000000000d' % 1 }}", "formats no text"),
+        ("{{ '{:1000000000}'.format(1) }}", "plain methods"),
+        ("{% set x = colour %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}", "more than 16000"),
+        ("{% set x = colour %}" + "{% set x = x + x %}" * 60 + "{{ x }}", "more than 16000"),
+        ("{% set x = [colour, colour] %}{{ x }}", "set makes a list"),
+        ("{% set x %}{{ colour }}{% endset %}{{ x }}", "not allowed"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "`macro` is not allowed"),
+        ("{% for a in colour %}{% for b in colour %}x{% endfor %}{% endfor %}", "loop within"),
+        ("{% include 'x' %}", "`include` is not allowed"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "cannot be compiled"),
+        ("{{ " + "9" * 5000 + " }}", "cannot be compiled"),
+        ("{{ colour.upper }}", "is no text"),
+        ("{{ colour.upper|string }}", "a method is no value"),
+        ("{{ colour|map('upper') }}", "a list is no text"),
+        ("{{ {}[colour] }}", "line 2: template"),
+        ("x" * 30_000, "30000 characters"),
+        ("\ud800", "template: holds the character U+D800"),
     ],
 )
 def test_templates_cannot_reach_out_or_run_away(tmp_path: Path, template: str, said: str) -> None:
     message = faults_of(tmp_path, "a.csv", "sku,colour,object\nS1,red,mug\n", template)
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("a {{ colour.upper() ~ '-' ~ object|title }}", "a RED-Mug"),
+        ("{% for t in colour.split('e') if t %}{{ loop.index }}{{ t }} {% endfor %}", "1r 2d"),
+        ("{% set c = colour|upper %}{{ c }} {{ {'mug': 'cup'}[object] }}", "RED cup"),
+        ("{{ colour|map('upper')|join }} {{ 2 ** 8 * 4096 }} {{ 7 % 4 }}", "RED 1048576 3"),
+    ],
+)
+def test_templates_compute_what_prompts_need(tmp_path: Path, template: str, prompt: str) -> None:
+    (tmp_path / "a.csv").write_text("sku,colour,object\nS1,red,mug\n")
+    assert requests_of(tmp_path / "a.csv", template)[0].prompt == prompt
+
+
+@pytest.mark.parametrize("row", ["{}", '{"colour": null}', '{"colour": ""}', '{"colour": " "}'])
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("a {{ colour }} mug", None),
+        ("a {{ colour|upper }} mug", None),
+        ("a {{ colour ~ ' mug' }}", None),
+        ("a {% if colour %}{{ colour }} {% endif %}mug", "a mug"),
+        ("a {{ colour or 'grey' }} mug", "a grey mug"),
+        ("a {{ colour|default('grey') }} mug", "a grey mug"),
+        ("a {{ 'bright' if colour == 'red' else 'plain' }} mug", "a plain mug"),
+        ("a {{ 'bright' if 'red' in colour else 'plain' }} mug", "a plain mug"),
+    ],
+)
+def test_an_empty_cell_is_a_fault_unless_tested(
+    tmp_path: Path, row: str, template: str, prompt: str | None
+) -> None:
+    lines = [{"sku": "S1"} | json.loads(row), {"sku": "S2", "colour": "red"}]
+    text = "\n".join(map(json.dumps, lines))
+    if prompt is None:
+        message = faults_of(tmp_path, "a.jsonl", text, template)
+        assert "a.jsonl, line 1: template: column 'colour' is empty" in message
+        assert "line 2" not in message
+    else:
+        (tmp_path / "a.jsonl").write_text(text)
+        assert requests_of(tmp_path / "a.jsonl", template)[0].prompt == prompt
+
+
+@pytest.mark.parametrize("cell", ["true", "[1]", "{}"])
+def test_cells_that_are_no_text_are_faults_where_the_template_uses_them(
+    tmp_path: Path, cell: str
+) -> None:
+    text = f'{{"sku": "S1", "colour": {cell}, "object": "mug"}}'
+    assert "line 1, column colour" in faults_of(tmp_path, "a.jsonl", text)
+    assert requests_of(tmp_path / "a.jsonl", "a {{ object }}")[0].prompt == "a mug"
+
+
+def test_cells_print_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"sku": 1.10, "colour": 1e3, "object": 12345678901234567890, "guidance": 2.50}\n'
+    )
+    (tmp_path / "a.yaml").write_text(
+        "template: '{{ colour }} {{ object }}'\nsteps: 3\nitems:\n"
+        "- {sku: 12:30, colour: no, object: 2027-02-30, count: 2}\n- {sku: 0010, colour: ~}\n"
+    )
+    (first,) = requests_of(tmp_path / "a.jsonl")
+    assert (first.sku, first.prompt) == ("1.10", "a 1e3 12345678901234567890")
+    assert first.guidance == 2.5
+    message = faults_of(tmp_path, "a.yaml", (tmp_path / "a.yaml").read_bytes(), None)
+    assert "item 2: template: column 'colour' is empty" in message
+    first, second, other = requests_of(tmp_path / "a.yaml", "{{ colour or object or 'x' }}")
+    assert (first.sku, first.prompt, first.steps, second.index) == ("12:30", "no", 3, 1)
+    assert (other.sku, other.prompt) == ("0010", "x")
+
+
+def test_merged_mappings_stay_bounded(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "- &a {sku: A, colour: red, object: mug}\n- {<<: *a, sku: B}\n"
+    )
+    assert [each.sku for each in requests_of(tmp_path / "a.yaml")] == ["A", "B"]
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12)]
+    assert "merges too many keys" in faults_of(tmp_path, "b.yaml", "\n".join(lines))
+
+
+def test_undeclared_models_are_told_for_every_row_with_all_other_faults(tmp_path: Path) -> None:
+    def find(name: str) -> Model:
+        if name == "gone":
+            raise SetupError("the folder is absent")
+        if name != "starter":
+            raise InputError("models", [Fault(f"no model {name!r}", "", "declared: starter")])
+        return MODEL
+
+    def told(rows: str, kind: type[Exception]) -> str:
+        (tmp_path / "a.csv").write_text(f"sku,colour,model\n{rows}")
+        with pytest.raises(kind) as caught:
+            resolve_requests(load_brief(tmp_path / "a.csv", "{{ colour }}"), find, None)
+        return str(caught.value)
+
+    message = told("A,red,x\nB,red,\nC,red,y\nD,red,x\nE,,gone\n", InputError)
+    for part in (
+        "line 2, column model: no model 'x'",
+        "line 4, column model: no model 'y'",
+        "line 5, column model: no model 'x'",
+        "line 6: template: column 'colour'",
+    ):
+        assert part in message
+    assert len(message.splitlines()) == 5
+    assert "absent" in told("A,red,gone\n", SetupError)
 
 
 def test_without_template_the_prompt_column_is_used(tmp_path: Path) -> None:

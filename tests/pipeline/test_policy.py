@@ -288,3 +288,19 @@ def test_a_faulty_label_is_named_by_its_line(labels: str, words: str, tmp_path: 
     faults = faults_of(save(tmp_path, "bad", f"{BASE}labels: {labels}\n"))
     assert any(":11: " in fault and words in fault for fault in faults), faults
     assert not any("constrained" in fault or ".bool" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("key", ["constraints", "bool", "boolean", "str", "constrained-str"])
+def test_a_key_that_sounds_like_a_type_is_an_unknown_key(key: str, tmp_path: Path) -> None:
+    faults = faults_of(save(tmp_path, "bad", f"{BASE}{key}: 4\nlabels: {{{key}: 1}}\n"))
+    assert sum(f"unknown key {key!r}" in fault for fault in faults) == 2
+    assert [fault for fault in faults if ":11: " in fault]
+    assert [fault for fault in faults if ":12: " in fault]
+
+
+@pytest.mark.parametrize(
+    "value", ["2027-02-30", "!!int x", "!!bool x", "!!timestamp x", "!!int ''"]
+)
+def test_a_value_that_cannot_be_read_is_a_fault_with_its_line(value: str, tmp_path: Path) -> None:
+    faults = faults_of(save(tmp_path, "bad", f"{BASE}description: {value}\n"))
+    assert any(":11: " in fault and "put the value in quotes" in fault for fault in faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def test_a_file_is_invisible_until_placed_and_then_named_by_its_hash(settings: S
     assert path_of(settings, url) == settings.assets / sha256[:2] / f"{sha256}.png"
 
 
+def test_threads_may_stage_equal_files_at_once(settings: Settings) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            data = bytes([number]) * 1000
+            staged = list(
+                threads.map(lambda _: stage(settings, "quarantine", data, "image/png"), range(8))  # noqa: B023
+            )
+            place(settings, [url for _, url in staged])
+            assert path_of(settings, staged[0][1]).read_bytes() == data
+
+
 def test_equal_files_are_placed_once(settings: Settings) -> None:
     urls = [stage(settings, "quarantine", b"same", "image/png")[1] for _ in range(2)]
     place(settings, urls)
@@ -36,8 +48,7 @@ def test_equal_files_are_placed_once(settings: Settings) -> None:
 def test_after_a_crash_catalogued_files_are_placed_and_others_dropped(settings: Settings) -> None:
     kept, kept_url = stage(settings, "assets", b"committed", "image/webp")
     _, lost_url = stage(settings, "assets", b"not committed", "image/jpeg")
-    half = settings.root / "staging" / "assets" / "ab" / "abc.png.99.part"
-    half.parent.mkdir(parents=True, exist_ok=True)
+    half = settings.root / "staging" / "assets" / "abc.png.99.part"
     half.write_bytes(b"half")
     assert settle(settings, lambda shas: {kept} & set(shas)) == (1, 2)
     assert path_of(settings, kept_url).read_bytes() == b"committed"

@@ -32,6 +32,17 @@ def terms(**fields: object) -> UsageTerms:
         ({"expires": "2027-01-10"}, {"expires": "2027-01-14"}, "expired on 2027-01-14"),
         ({}, {"starts": "2027-01-16"}, "start only on 2027-01-16"),
         ({"licensee": "B"}, {"licensee": "A"}, "licensed to A"),
+        ({"exclusive": True}, {"exclusive": True}, None),
+        ({}, {"exclusive": True}, None),
+        ({"exclusive": True}, {}, "the pack is exclusive"),
+        ({"starts": "2027-01-10"}, {"starts": "2027-01-10"}, None),
+        ({}, {"starts": "2027-01-10"}, None),
+        ({"starts": "2027-01-09"}, {"starts": "2027-01-10"}, "starts on 2027-01-09, the asset"),
+        ({"licensor": "Other"}, {}, "the licensor is Acme, the pack says Other"),
+        ({"credit": "Photo: Acme"}, {}, None),
+        ({"credit": "Photo: Acme"}, {"credit": "Photo: Acme"}, None),
+        ({}, {"credit": "Photo: Acme"}, "'Photo: Acme' is required, the pack has none"),
+        ({"credit": "Us"}, {"credit": "Photo: Acme"}, "required, the pack says 'Us'"),
     ],
 )
 def test_a_pack_stays_within_its_assets_terms(pack: dict, asset: dict, said: str | None) -> None:
@@ -46,9 +57,11 @@ def test_what_is_granted_is_within_itself_unless_it_is_over(channels: set[str], 
 
 
 def test_the_licence_text_names_every_field() -> None:
-    text = terms(text="You may.", credit="Photo: Acme", territories=["DE"]).licence_text()
-    for part in ("You may.", "Photo: Acme", "DE", "Acme", "Exclusive:   no"):
-        assert part in text
+    page = "https://acme.example/licence"
+    stated = terms(text="You may.", credit="Photo: Acme", territories=["DE"], web_statement=page)
+    for part in ("You may.", "Photo: Acme", "DE", "Acme", "Exclusive:   no", page):
+        assert part in stated.licence_text()
+    assert "Web page" not in terms().licence_text()
 
 
 def test_dates_out_of_order_are_refused() -> None:

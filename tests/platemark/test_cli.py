@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import platemark
 
 from pipeline.settings import ROOT
-
-PLATEMARK = str(Path(sys.executable).with_name("platemark"))
-
-
-def platemark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PLATEMARK, *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "200"} | environment,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from starter.world import Scene, render
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -77,7 +77,7 @@ def test_references_have_rights():
 
 def test_pictures_are_what_was_asked_for_and_repeat(clip):
     pipe = open_pipeline()
-    scenes = scenes_240()[:12]
+    scenes = scenes_240()[:6]
     prompts, seeds = [captions.prompt(s) for s in scenes], [s.seed for s in scenes]
     x = paint(pipe, prompts, seeds)
     rows = captions.joint_prompts(OBJECTS)
@@ -86,6 +86,6 @@ def test_pictures_are_what_was_asked_for_and_repeat(clip):
         rows[b][0] == s.subject and rows[b][1] == s.colour
         for b, s in zip(best, scenes, strict=True)
     )
-    assert right >= 9
+    assert right >= 5
     alone = paint(pipe, prompts[3:4], seeds[3:4])
     assert (alone[0] - x[3]).abs().max() < 0.1
