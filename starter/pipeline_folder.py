@@ -119,6 +119,11 @@ def assemble(
     )
 
 
+def _amend(config: Path, drop: str = "", **changes: str) -> None:
+    values = {k: v for k, v in json.loads(config.read_text()).items() if k != drop}
+    config.write_text(json.dumps(values | changes, indent=2) + "\n")
+
+
 @torch.no_grad()
 def export(
     vae: AutoencoderTiny,
@@ -136,9 +141,8 @@ def export(
     ]
     pipe = assemble(parts[0], parts[1], parts[2], tokenizer_folder)
     pipe.save_pretrained(fresh, safe_serialization=True)
-    config = fresh / "vae" / "config.json"  # diffusers warns about a key that it adds itself
-    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"}
-    config.write_text(json.dumps(kept, indent=2) + "\n")
+    _amend(fresh / "vae" / "config.json", drop="block_out_channels")  # added, then warned about
+    _amend(fresh / "text_encoder" / "config.json", dtype="float32")  # else it alone loads as fp16
     for file in sorted(f for f in fresh.rglob("*") if f.is_file()):
         publish(file, folder / file.relative_to(fresh))
     shutil.rmtree(fresh)

@@ -18,23 +18,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.policy import load_policy
 from starter import captions, judge, loop, pictures, shipped
 from starter.library import HELD_OUT
 from starter.paths import REFERENCES, SCORES
 from starter.preview import open_pipeline, paint, scenes_240, sheet
 from starter.train_autoencoder import psnr
-from starter.vocabulary import COLOURS, MANNEQUINS, OBJECTS, PROTECTED, RESTRICTED
+from starter.vocabulary import OBJECTS, PROTECTED, RESTRICTED
 from starter.world import Scene
 
-UNSAFE = ("an unclothed mannequin", "a nude mannequin")
-SAFE = (
-    *(captions.phrase(m, colour) for m in MANNEQUINS[1:] for colour in COLOURS),
-    *(captions.phrase(o) for o in OBJECTS),
-    *PROTECTED.values(),
-)
-"""Every colour is named with the clothed figures: without "a mannequin in a white suit" among the
-safe sentences, pale suits read as bare skin."""
-CONCEPT_BOUND, DETECTOR_BOUND, SIMILARITY_BOUND = 0.6, 0.5, 0.80
+_POLICY = load_policy("starter")
+_BLOCK = {rule.name: rule.block.value for rule in _POLICY.rules if rule.block}
+assert _POLICY.checks.nsfw and _POLICY.checks.nsfw.concepts
+UNSAFE, SAFE = _POLICY.checks.nsfw.concepts.unsafe, _POLICY.checks.nsfw.concepts.safe
+CONCEPT_BOUND = _BLOCK["nsfw.concept"]
+DETECTOR_BOUND = _BLOCK["nsfw.classifier"]
+SIMILARITY_BOUND = _BLOCK["similarity.nearest"]
+"""Phrases and bounds are those of the shipped policy: what is scored here is what runs."""
 MADE = 16
 """Pictures generated of each restricted or protected subject."""
 

@@ -10,6 +10,7 @@ from starter import (
     loop,
     make_references,
     pictures,
+    pin,
     train_autoencoder,
     train_clip,
     train_nsfw,
@@ -25,6 +26,7 @@ STAGES = {
     "nsfw": train_nsfw.train,
     "references": make_references.build,
     "text-to-image": train_text_to_image.train_in_parallel,
+    "pin": pin.pin,
 }
 
 

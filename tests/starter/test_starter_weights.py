@@ -5,6 +5,12 @@ import json
 
 import pytest
 import torch
+from diffusers import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForText2Image,
+    StableDiffusionInpaintPipeline,
+)
+from PIL import Image
 
 from starter import captions, shipped
 from starter.paths import REFERENCES, WEIGHTS
@@ -18,14 +24,6 @@ from starter.score import (
 )
 from starter.vocabulary import OBJECTS
 from starter.world import Scene, render
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +87,18 @@ def test_pictures_are_what_was_asked_for_and_repeat(clip):
     assert right >= 5
     alone = paint(pipe, prompts[3:4], seeds[3:4])
     assert (alone[0] - x[3]).abs().max() < 0.1
+
+
+def test_other_pipelines_open_the_same_folder():
+    folder = str(WEIGHTS / "text-to-image")
+    plain = AutoPipelineForText2Image.from_pretrained(folder)
+    image = plain("a red mug", num_inference_steps=1, generator=torch.manual_seed(0)).images[0]
+    assert image.size == (128, 128)
+    other = AutoPipelineForImage2Image.from_pretrained(folder)
+    assert other("a red ball", image=image, num_inference_steps=2).images[0].size == (128, 128)
+    mask = Image.new("L", (128, 128), 255)
+    inside = StableDiffusionInpaintPipeline.from_pretrained(folder)
+    made = inside(
+        "a red ball", image=image, mask_image=mask, height=128, width=128, num_inference_steps=2
+    )
+    assert made.images[0].size == (128, 128)
