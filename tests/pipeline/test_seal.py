@@ -264,19 +264,31 @@ def _seal_in_child(pipe: Any, plain: bytes, manifest: dict[str, Any], identity: 
     pipe.send_bytes(sign(plain, "image/png", manifest, identity)[0])
 
 
+def _seal_in_parent_and_fork(
+    pipe: Any, plain: bytes, manifest: dict[str, Any], identity: Identity
+) -> None:
+    sign(plain, "image/png", manifest, identity)
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=_seal_in_child, args=(pipe, plain, manifest, identity))
+    child.start()
+    child.join(20)
+    raise SystemExit(child.exitcode)
+
+
 def test_a_forked_child_signs_with_a_signer_of_its_own(
     picture: RgbImage, manifest: dict[str, Any], identity: Identity
 ) -> None:
     plain = lossless_png(picture)
-    sign(plain, "image/png", manifest, identity)
     here, there = multiprocessing.Pipe()
-    fork = multiprocessing.get_context("fork")
-    child = fork.Process(target=_seal_in_child, args=(there, plain, manifest, identity))
-    child.start()
-    assert here.poll(20)
+    # In a process of its own: other tests' servers and threads do not survive a fork.
+    parent = multiprocessing.get_context("spawn").Process(
+        target=_seal_in_parent_and_fork, args=(there, plain, manifest, identity)
+    )
+    parent.start()
+    assert here.poll(60)
     data = here.recv_bytes()
-    child.join(10)
-    assert child.exitcode == 0
+    parent.join(30)
+    assert parent.exitcode == 0
     assert verify_bytes(data, Path("a.png"), identity.anchors).ok
 
 
