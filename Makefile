@@ -19,7 +19,8 @@ starter: .venv/studio  ## retrain the starter models from nothing
 
 bench: .venv/studio  ## side-by-side measurements
 	$(BIN)/python -m bench.throughput
-	$(BIN)/python -m bench.audit
+	$(BIN)/python bench/audit.py
+	$(BIN)/python bench/export.py
 
 clean:
 	rm -rf .venv workspace
