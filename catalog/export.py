@@ -13,9 +13,9 @@ from pipeline.brief_table import decode_text, load_yaml
 from pipeline.errors import Fault, InputError
 from pipeline.keys import trust_anchors
 from pipeline.settings import Settings
-from pipeline.store import path_of
+from pipeline.store import MIMES, path_of
 from pipeline.terms import UsageTerms
-from pipeline.verify import verify_file
+from pipeline.verify import verify_signature
 
 
 def export(
@@ -40,7 +40,7 @@ def export(
         settings.catalog,
         out,
         granted,
-        verify=lambda path: verify_file(path, anchors),
+        verify=lambda path: verify_signature(path, MIMES[path.suffix], anchors),
         locate=lambda url: path_of(settings, url),
         where=where,
         progress=progress,

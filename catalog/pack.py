@@ -174,8 +174,9 @@ def _verified(
     report = verify(path)
     if report.sha256 != found:
         return b"", [f"the file {row['url']} changed while it was verified"]
-    if not report.ok:
-        why = "; ".join(report.why) or report.error or "its pixels do not decode"
+    # The bytes are those that were signed, and pixels are decoded before they are signed.
+    if report.state != "Trusted":
+        why = "; ".join(report.why)
         return b"", [f"C2PA state {report.state}: {why}"]
     if report.label != row["c2pa_label"]:
         return b"", [f"its C2PA manifest is {report.label}, catalogued was {row['c2pa_label']}"]

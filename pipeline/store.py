@@ -17,6 +17,8 @@ from pipeline.errors import SetupError
 from pipeline.settings import Settings
 
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+MIMES = {f".{extension}": mime for mime, extension in EXTENSIONS.items()}
+"""By a stored file's suffix."""
 
 
 def sha256_of(data: bytes) -> str:
