@@ -30,6 +30,7 @@ from catalog.rows import as_json
 from catalog.selection import EVERYTHING, LeftOut, choose, judge, left_out_because
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError, PlatemarkError, SetupError
+from pipeline.store import flush_folder
 from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def export_pack(
         )
         _record(folder, pack, where, terms, packed, today)
         part.replace(out)
-        _flush_folder(out.parent)
+        flush_folder(out.parent)
     except OSError as error:
         raise SetupError(
             f"the pack {out} cannot be written ({error.strerror or error}): make room or choose "
@@ -300,11 +301,3 @@ def _refuse_other_pack(out: Path, sha256: str) -> None:
             return
     fault = Fault("it holds another pack already", str(out), "choose another name or remove it")
     raise InputError("export", [fault])
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

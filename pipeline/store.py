@@ -70,14 +70,14 @@ def place(settings: Settings, urls: Iterable[str]) -> None:
             staged.unlink()
         folders.add(final.parent)
     for folder in folders:
-        _flush_folder(folder)
+        flush_folder(folder)
 
 
 def flush_staging(settings: Settings) -> None:
     """Make the names of staged files survive a power cut; before their rows are committed."""
     for folder in (settings.root / "staging").glob("*"):
         if folder.is_dir():
-            _flush_folder(folder)
+            flush_folder(folder)
 
 
 def drop_staged(settings: Settings, url: str) -> None:
@@ -133,7 +133,8 @@ def _staged(settings: Settings, url: str) -> Path:
     return settings.root / "staging" / folder / name
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, as `fsync` does for a file's bytes."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
