@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.generate.device import pick_device
 from pipeline.generate.text_to_image import TextToImage
+
+from pipeline.generate.device import pick_device
 from pipeline.plan import make_plan
 from pipeline.settings import Settings
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 __all__ = ["SCHEMA_VERSION", "Lake", "attached", "exists", "reading", "writing"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DATA = "data"
 _PATIENCE_SECONDS = 120.0
 
@@ -145,7 +145,10 @@ def writing(folder: Path) -> Iterator[Lake]:
     if not exists(folder):
         _create(folder)
     with attached(folder / METADATA, folder, read_only=False) as connection:
-        yield Lake(folder, connection)
+        lake = Lake(folder, connection)
+        if _version(connection, folder) < SCHEMA_VERSION:
+            lake.transact(_bring_up_to_date)
+        yield lake
 
 
 @contextmanager
@@ -175,10 +178,37 @@ def attached(
         # A Python variable of the same name must never stand in for a table.
         connection.execute("SET python_enable_replacements = false")
         patiently(lambda: _attach(connection, metadata, folder / DATA, read_only), folder)
-        patiently(lambda: _check_version(connection, folder), folder)
+        found = patiently(lambda: _version(connection, folder), folder)
+        if read_only and found < SCHEMA_VERSION:
+            # Readers have a private copy of the metadata: that is brought up to date, not the
+            # catalog, which they may not be allowed to write.
+            connection.execute("USE memory; DETACH lake")
+            _attach(connection, metadata, folder / DATA, read_only=False)
+            _alter(connection, found)
+            connection.execute("USE memory; DETACH lake")
+            _attach(connection, metadata, folder / DATA, read_only=True)
         yield connection
     finally:
         connection.close()
+
+
+def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
+    """Tables and views of an older catalog as this version has them; its rows stay as they are."""
+    ((found,),) = connection.execute("SELECT max(version) FROM raw.schema_version").fetchall()
+    if found < SCHEMA_VERSION:
+        _alter(connection, found)
+        now = datetime.now(UTC)
+        connection.execute("INSERT INTO raw.schema_version VALUES (?, ?)", [SCHEMA_VERSION, now])
+
+
+def _alter(connection: duckdb.DuckDBPyConnection, found: int) -> None:
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        connection.execute(_sql(f"upgrade-{version}.sql"))
+    connection.execute(_sql("views.sql"))
+
+
+def _sql(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _attach(
@@ -201,7 +231,6 @@ def _create(folder: Path) -> None:
     """Makes an empty catalog under another name and links it into place: whole, and only once."""
     import duckdb
 
-    schema = (Path(__file__).parent / "schema.sql").read_text(encoding="utf-8")
     draft = folder / f".{METADATA}.{os.getpid()}-{random.getrandbits(32):08x}"
     try:
         (folder / DATA).mkdir(parents=True, exist_ok=True)
@@ -210,7 +239,8 @@ def _create(folder: Path) -> None:
             load_extensions(connection)
             _attach(connection, draft, folder / DATA, read_only=False)
             connection.execute("BEGIN")
-            connection.execute(schema)
+            connection.execute(_sql("schema.sql"))
+            connection.execute(_sql("views.sql"))
             connection.execute(
                 "INSERT INTO raw.schema_version VALUES (?, ?)",
                 [SCHEMA_VERSION, datetime.now(UTC)],
@@ -237,7 +267,8 @@ def _refuse_data_without_metadata(folder: Path) -> None:
         )
 
 
-def _check_version(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _version(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
+    """The catalog's schema version. Raises SetupError when it is newer, or none of ours."""
     import duckdb
 
     try:
@@ -253,3 +284,4 @@ def _check_version(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             f"the catalog {folder} has schema version {found}, this Platemark knows up to "
             f"{SCHEMA_VERSION}: update Platemark"
         )
+    return int(found)

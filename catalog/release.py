@@ -6,7 +6,6 @@ The verdict stays as it was; the file says that a person validated it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,12 +15,14 @@ from catalog.review import record_review
 from catalog.story import story
 from pipeline.errors import Fault, InputError, SetupError
 from pipeline.images import ImageRefused
+from pipeline.ingredients import WORDS_ALONE, made_from
+from pipeline.inputs import InputStore
 from pipeline.keys import signing_identity
 from pipeline.lock import staging_lock
 from pipeline.models import Model
 from pipeline.policy import policy_from_text
 from pipeline.records import Asset, Reason, Review, Verdict
-from pipeline.request import Request
+from pipeline.request import Request, request_from_json
 from pipeline.seal import Sealed, release
 from pipeline.settings import Settings
 from pipeline.store import drop_staged, flush_staging, path_of, place, sha256_of, stage
@@ -90,16 +91,19 @@ def _signed(settings: Settings, lake: Lake, told: Mapping[str, Any], review: Rev
     if sha256_of(data) != held["sha256"]:
         raise SetupError(f"{path} is not the image that was checked; restore it from a backup")
     identity = signing_identity(settings)
+    request = request_of(told["request"])
+    made = made_from(request, InputStore(settings)) if request.recipe else WORDS_ALONE
     try:
         sealed = release(
             data,
-            request_of(told["request"]),
-            Model(**told["model"]["details"]),
+            request,
+            model_of(told["model"]["details"]),
             policy_from_text(told["policy"]["text"]),
             verdict_of(told["verdict"]),
             identity,
             review,
             datetime.fromisoformat(told["request"]["recorded_at"]),
+            made,
         )
     except ImageRefused as error:
         raise SetupError(f"{path}: {error}") from error
@@ -138,8 +142,12 @@ def _catalogued(
 
 def request_of(row: Mapping[str, Any]) -> Request:
     """A request as the catalog holds it; its `request_id` is the row's."""
-    values: dict[str, Any] = {each.name: row[each.name] for each in fields(Request)}
-    return Request(**values | {"terms": values["terms"] or {}})
+    return request_from_json({**row, **(row["recipe"] or {})})
+
+
+def model_of(details: Mapping[str, Any]) -> Model:
+    """A model as the catalog holds it."""
+    return Model(**{**details, "base": tuple(details.get("base") or ())})
 
 
 def verdict_of(row: Mapping[str, Any]) -> Verdict:

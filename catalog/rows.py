@@ -10,7 +10,7 @@ from datetime import date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline.records import Asset, Produced, Signed
+from pipeline.records import Asset, Produced, Signed, UsedInput
 from pipeline.request import Request, canonical_json
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def batch_tables(
                 **_request_row(one.request),
             }
         )
+        rows["inputs"] += [{**key, **_input_row(used)} for used in one.used]
         rows["scores"] += [
             {
                 **key,
@@ -163,7 +164,23 @@ def _request_row(request: Request) -> dict[str, Any]:
         "steps": request.steps,
         "guidance": request.guidance,
         "scheduler": request.scheduler,
+        "recipe": as_json(request.recipe) if request.recipe else None,
         **terms_row(terms),
+    }
+
+
+def _input_row(used: UsedInput) -> dict[str, Any]:
+    return {
+        "step": used.step,
+        "role": used.role,
+        "source": used.source,
+        "name": used.name,
+        "sha256": used.sha256,
+        "mime": used.mime,
+        "source_request_id": used.source_request_id,
+        "c2pa_state": used.c2pa_state,
+        "c2pa_label": used.c2pa_label,
+        "restrictions": list(used.restrictions),
     }
 
 
@@ -205,8 +222,15 @@ def _schemas() -> dict[str, pa.Schema]:
             "seed": whole,
             **dict.fromkeys(("width", "height", "steps"), small),
             "guidance": real,
-            "scheduler": text,
+            **dict.fromkeys(("scheduler", "recipe"), text),
             **terms,
+        },
+        "inputs": {
+            **key,
+            "step": small,
+            **dict.fromkeys(("role", "source", "name", "sha256", "mime"), text),
+            **dict.fromkeys(("source_request_id", "c2pa_state", "c2pa_label"), text),
+            "restrictions": pa.list_(text),
         },
         "scores": {**key, "check_name": text, "name": text, "value": real, "evidence": text},
         "verdicts": {

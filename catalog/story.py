@@ -9,14 +9,14 @@ from typing import Any
 from catalog.lake import Lake
 from pipeline.errors import Fault, InputError
 
-_JSON_COLUMNS = ("terms", "milliseconds", "evidence", "details", "versions")
+_JSON_COLUMNS = ("terms", "milliseconds", "evidence", "details", "versions", "recipe")
 
 
 def story(lake: Lake, request_id: str) -> dict[str, Any]:
     """Everything the catalog holds on one request, as a JSON-able dict.
 
-    Keys: request, model, run, scores, verdict, policy, reviews, assets, manifests (their size, not
-    their bytes), attempts, packs. Raises InputError when the request is unknown.
+    Keys: request, model, inputs, run, scores, verdict, policy, reviews, assets, manifests (their
+    size, not their bytes), attempts, packs. Raises InputError when the request is unknown.
     """
     requests = _rows(lake, "SELECT * FROM requests WHERE request_id = $id", request_id)
     if not requests:
@@ -32,6 +32,9 @@ def story(lake: Lake, request_id: str) -> dict[str, Any]:
                 "ON m.name = r.model AND m.revision = r.model_revision WHERE request_id = $id",
                 request_id,
             )
+        ),
+        "inputs": _rows(
+            lake, "SELECT * FROM inputs WHERE request_id = $id ORDER BY step, role", request_id
         ),
         "run": _one(_rows(lake, "SELECT * FROM runs WHERE run_id = $id", request["run_id"])),
         "scores": _rows(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.lake import Lake
 from catalog.rows import arrow, as_json, batch_tables, new_attempt, terms_row
 from catalog.upkeep import merge_small_files
+from pipeline.brief import Refused
 from pipeline.records import Produced
 from pipeline.request import Request
 
@@ -170,6 +171,65 @@ def register_model(
     same = tuple(column for column in row if column != "registered_at")
     # Compared with the latest one only: a licence that changes and changes back is two changes.
     _insert_unless_known(lake, "models", row, same, among="models")
+
+
+def register_training_images(
+    lake: Lake, adapter: str, revision: str, images: Sequence[Mapping[str, Any]]
+) -> None:
+    """Records what an adapter was trained on, once for its revision.
+
+    `images` as its card lists them: file, sha256, title, rights_holder, licence, waiver.
+    """
+    import pyarrow as pa
+
+    now = datetime.now(UTC)
+    names = ("file", "sha256", "title", "rights_holder", "licence", "waiver")
+    columns: dict[str, Any] = {
+        "adapter": pa.array([adapter] * len(images), pa.string()),
+        "revision": pa.array([revision] * len(images), pa.string()),
+        **{
+            name: pa.array([_text(image.get(name)) for image in images], pa.string())
+            for name in names
+        },
+        "registered_at": pa.array([now] * len(images), pa.timestamp("us", tz="UTC")),
+    }
+    table = pa.table(columns)
+
+    def append(connection: duckdb.DuckDBPyConnection) -> None:
+        known = connection.execute(
+            "SELECT 1 FROM raw.training_images WHERE adapter = ? AND revision = ? LIMIT 1",
+            [adapter, revision],
+        ).fetchone()
+        if not known:
+            insert_table(connection, "training_images", table)
+
+    lake.transact(append)
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else as_json(value)
+
+
+def record_refused(lake: Lake, run_id: str, refused: Sequence[Refused]) -> None:
+    """Records the items that a run goes on without, a row a fault."""
+    import pyarrow as pa
+
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "run_id": run_id,
+            "sku": each.sku,
+            "place": fault.where,
+            "fault": fault.what,
+            "remedy": fault.remedy,
+            "refused_at": now,
+        }
+        for each in refused
+        for fault in each.faults
+    ]
+    if rows:
+        table = pa.Table.from_pylist(rows)
+        lake.transact(lambda connection: insert_table(connection, "refused_items", table))
 
 
 def register_references(

@@ -12,17 +12,17 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from catalog.assets import asset_finder
 from flows import artifacts
 from flows.production import Production, Tally, open_production
 from flows.sheet import sheet_markdown, write_sheet
 from pipeline.errors import PlatemarkError, SetupError
+from pipeline.generate import Generated
 from pipeline.plan import Plan, make_plan
 from pipeline.settings import load_settings
 
@@ -40,7 +40,7 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=1, retry_condition_fn=_worth_retrying)
-def generate_batch(production: Production, number: int) -> NDArray[np.uint8]:
+def generate_batch(production: Production, number: int) -> Generated | None:
     """Images of batch `number`, tried twice."""
     return production.generate(number)
 
@@ -79,7 +79,7 @@ def produce(
     Returns the run's summary. Raises PlatemarkError subclasses for inputs and set-up.
     """
     settings = load_settings(Path(workspace) if workspace else None)
-    plan = make_plan(settings, Path(brief), policy, template)
+    plan = make_plan(settings, Path(brief), policy, template, asset_finder(settings))
     with open_production(settings, plan, patience) as production:
         if production.batches:
             _run_batches(production)
@@ -91,7 +91,7 @@ def produce(
 
 
 def _run_batches(production: Production) -> None:
-    total = sum(len(batch.requests) for batch in production.batches)
+    total = sum(len(batch.requests) for batch in production.batches if batch.final)
     show = artifacts.progress("produce-progress", "images made")
     report = LISTENER.get()
     pending: deque[PrefectFuture[None]] = deque()
@@ -114,7 +114,7 @@ def _run_batches(production: Production) -> None:
             future.wait()
 
 
-def _images(production: Production, number: int) -> NDArray[np.uint8] | Exception:
+def _images(production: Production, number: int) -> Generated | Exception | None:
     """A batch's images, or why they cannot be made even when tried again: others go on."""
     try:
         return generate_batch(production, number)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,24 +31,30 @@ from catalog.read import (
 from catalog.write import (
     commit_batch,
     finish_run,
+    record_refused,
     record_terms,
     register_model,
     register_policy,
     register_references,
+    register_training_images,
     start_run,
 )
 from pipeline.checks.build import build_checks
 from pipeline.checks.protocol import ImageBatch, remember
 from pipeline.contact_sheet import Cell
-from pipeline.generate import Engine
+from pipeline.generate import Generated
 from pipeline.generate.device import Device, pick_device
+from pipeline.generate.engine import Diffusers
+from pipeline.inputs import InputStore
 from pipeline.keys import signing_identity
 from pipeline.lock import staging_lock, workspace_lock
 from pipeline.plan import Batch, Plan
-from pipeline.produce import Bench, check_and_seal, failed
+from pipeline.produce import Bench, check_and_seal, failed, keep_steps
 from pipeline.records import Produced
+from pipeline.request import Request
 from pipeline.settings import Settings
 from pipeline.store import flush_staging, place, settle
+from pipeline.train.card import trained_on
 
 SHEET_CELLS = 60
 """Images on a run's contact sheet: the last ones made."""
@@ -89,11 +96,13 @@ class Production:
         self._lake = lake
         done = done_request_ids(lake, [request.request_id for request in plan.requests])
         self._batch_size = settings.batch_size or device.batch_size
-        self.batches = plan.batches(done, self._batch_size)
+        self.store = InputStore(settings, plan.pictures)
+        self.batches = plan.batches(done, self._batch_size, self._has_step)
         self.tally = Tally(len(plan.requests), len(done))
         self.cells: deque[Cell] = deque(maxlen=SHEET_CELLS)
-        self._engine: tuple[str, Engine] | None = None
-        self._generated: dict[int, float] = {}
+        self._ready: dict[int, Batch] = {}
+        self._lost: dict[str, Exception] = {}
+        self._spent: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "seal")
         self._started = 0.0
         self.judged_otherwise = done_under_other_policies(lake, done, plan.policy.digest)
@@ -101,50 +110,86 @@ class Production:
         if self.batches:
             self._bench = self._set_up()
             self._development = self._bench.identity.development
-            self.load(self.batches[0])
+            self._engine = Diffusers(plan.models, self.store, device, self._batch_size)
+            self._engine.load(self.batches[0])
             self._register()
         if plan.brief.terms:
             record_terms(lake, [each for each in plan.requests if each.request_id in done])
 
-    def load(self, batch: Batch) -> Engine:
-        """The engine of the batch's model; one is loaded at a time."""
-        from pipeline.generate.text_to_image import TextToImage
+    @property
+    def model_loads(self) -> int:
+        """How many times a model was loaded."""
+        return self._engine.loads if self.batches else 0
 
-        name = batch.requests[0].model
-        if self._engine is None or self._engine[0] != name:
-            self._engine = None
-            self._engine = (
-                name,
-                TextToImage(self.plan.models[name], self.device, self._batch_size),
-            )
-        return self._engine[1]
+    def generate(self, number: int) -> Generated | None:
+        """The images of batch `number`; those of chains' steps are stored at once.
 
-    def generate(self, number: int) -> NDArray[np.uint8]:
-        """Images of batch `number`, uint8 RGB [N, H, W, 3]."""
+        None when none of its requests can be made, because an earlier step failed.
+        """
         start = time.perf_counter()
         self._started = self._started or start
         batch = self.batches[number]
-        images = self.load(batch)(batch)
-        self._generated[number] = (time.perf_counter() - start) * 1000 / len(images)
-        return images
+        ready = tuple(each for each in batch.requests if self._why_lost(each) is None)
+        self._ready[number] = Batch(ready, batch.final)
+        if not ready:
+            return None
+        for request in ready:
+            self.store.keep(request)
+        generated = self._engine(self._ready[number])
+        if not batch.final:
+            keep_steps(self.store, self._ready[number], generated)
+        each = (time.perf_counter() - start) * 1000 / len(ready)
+        self._spent |= {request.request_id: each for request in ready}
+        return generated
 
-    def seal(self, number: int, images: NDArray[np.uint8] | Exception) -> None:
-        """Check, decide, label, sign, store and index a batch; an exception becomes its error."""
+    def seal(self, number: int, generated: Generated | Exception | None) -> None:
+        """Check, decide, label, sign, store and index a batch; an exception becomes its error.
+
+        Of a batch of steps only a failure is noted: the images that need it fail for that reason.
+        """
         batch = self.batches[number]
-        if isinstance(images, Exception):
-            produced = failed(batch, images)
+        if isinstance(generated, Exception):
+            lost: dict[str, Exception] = {each.request_id: generated for each in batch.requests}
+            ready = Batch((), batch.final)
         else:
-            spent = {"generate": self._generated.pop(number)}
-            produced = check_and_seal(self._bench, batch, images, spent, self._threads)
+            ready = self._ready.pop(number)
+            lost = {r.request_id: e for r in batch.requests if (e := self._why_lost(r)) is not None}
+        if not batch.final:
+            self._lost |= lost
+            return
+        made: dict[str, Produced] = {}
+        if ready.requests and isinstance(generated, Generated):
+            for each in check_and_seal(
+                self._bench, ready, generated, self._spent_on(ready), self._threads
+            ):
+                made[each.request.request_id] = each
+        produced = [
+            made.get(each.request_id) or failed(each, lost[each.request_id])
+            for each in batch.requests
+        ]
         start = time.perf_counter()
         flush_staging(self.settings)
         commit_batch(self._lake, self.run_id, batch.batch_id, produced)
         place(self.settings, [each.asset.url for each in produced if each.asset and each.asset.url])
         self.tally.stages["index"] += (time.perf_counter() - start) * 1000
-        if not isinstance(images, Exception):
-            self._remember(images, produced)
-            self._note_pictures(images, produced)
+        if isinstance(generated, Generated):
+            whole = [made[each.request_id] for each in ready.requests]
+            self._remember(generated.images, whole)
+            self._note_pictures(generated.images, whole)
         self._count(produced)
+
+    def _why_lost(self, request: Request) -> Exception | None:
+        """Why an earlier step of the request's chain could not be made, None when none failed."""
+        return next(
+            (self._lost[step.sha256] for step in request.inputs if step.sha256 in self._lost), None
+        )
+
+    def _spent_on(self, batch: Batch) -> list[dict[str, float]]:
+        """Milliseconds of generation by request, those of earlier steps included."""
+        return [
+            {"generate": sum(self._spent.get(step.request_id, 0.0) for step in request.chain)}
+            for request in batch.requests
+        ]
 
     def summary(self) -> dict[str, Any]:
         """The run in JSON: what faces show and Prefect keeps."""
@@ -166,6 +211,11 @@ class Production:
             }
             if tally.made
             else {},
+            "model_loads": self.model_loads,
+            "refused_items": [
+                {"sku": each.sku, "faults": [str(fault) for fault in each.faults]}
+                for each in self.plan.refused
+            ],
             "judged_by_other_policies": self.judged_otherwise,
             "notices": [*self.plan.notices, *([DEVELOPMENT] if self._development else [])],
         }
@@ -184,7 +234,12 @@ class Production:
             catalogued_images(self._lake),
             self.settings.root / "references",
         )
-        return Bench(self.settings, self.plan.policy, self.plan.models, checks, identity)
+        return Bench(
+            self.settings, self.plan.policy, self.plan.models, checks, identity, self.store
+        )
+
+    def _has_step(self, request_id: str) -> bool:
+        return self.store.step(request_id) is not None
 
     def _register(self) -> None:
         policy = self.plan.policy
@@ -209,6 +264,10 @@ class Production:
             for library in getattr(check, "libraries", ()):
                 works = [asdict(reference) for reference in library.references]
                 register_references(self._lake, library.name, library.content_sha256, works)
+        for model in self.plan.models.values():
+            if model.kind == "lora" and model.is_folder:
+                images = trained_on(Path(model.source))
+                register_training_images(self._lake, model.name, model.revision, images)
         start_run(
             self._lake,
             self.run_id,
@@ -222,6 +281,7 @@ class Production:
             device=self.device.name,
             versions={name: version(name) for name in _VERSIONS},
         )
+        record_refused(self._lake, self.run_id, self.plan.refused)
 
     def _remember(self, images: NDArray[np.uint8], produced: list[Produced]) -> None:
         """Later images are compared with those that are catalogued, not with failed ones."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.brief_table import (
     Row,
@@ -25,40 +25,11 @@ from pipeline.brief_table import (
     strange_character,
 )
 from pipeline.errors import Fault, InputError
+from pipeline.image_settings import ImageSettings
 from pipeline.terms import UsageTerms
 from pipeline.yaml_lines import written_path
 
-MAX_SIDE = 4096
-MAX_COUNT = 1000
-MAX_STEPS = 1000
 _SPACES = "\t\n\r"
-
-
-class ImageSettings(BaseModel):
-    """How an image is made. The brief sets them for all items, a column of that name for one item.
-
-    Sizes are pixels; unset values come from the model. `seed` is `derived` (from the request's
-    content) or a number: image k of an item then has the seed `seed + k`.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    mode: Literal["text-to-image"] = "text-to-image"
-    model: str = "starter"
-    negative_prompt: str = ""
-    count: int = Field(default=1, ge=1, le=MAX_COUNT)
-    seed: Annotated[int, Field(ge=0, lt=2**63 - MAX_COUNT)] | Literal["derived"] = "derived"
-    width: int | None = Field(default=None, ge=64, le=MAX_SIDE, multiple_of=8)
-    height: int | None = Field(default=None, ge=64, le=MAX_SIDE, multiple_of=8)
-    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
-    guidance: float | None = Field(default=None, ge=0, le=50, allow_inf_nan=False)
-
-    @field_validator("count", "seed", "width", "height", "steps", "guidance", mode="before")
-    @classmethod
-    def _no_boolean(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("should be a number")
-        return value
 
 
 class BriefFile(ImageSettings):
@@ -66,6 +37,13 @@ class BriefFile(ImageSettings):
 
     template: str | None = Field(default=None, max_length=20_000)
     """Jinja2 over the columns; without it the items need a `prompt` column."""
+    templates: dict[str, Annotated[str, Field(max_length=20_000)]] = Field(default_factory=dict)
+    """Templates by locale, for items whose column `locale` names one."""
+    write_prompts: str | None = Field(default=None, min_length=1, max_length=20_000)
+    """An instruction to the configured language model, which writes each item's prompt from its
+    columns; the template is what is used when it cannot be reached."""
+    faulty_items: Literal["refuse", "skip"] = "refuse"
+    """What a fault of one item does: nothing starts, or the other items are made without it."""
     campaign: str | None = None
     client: str = ""
     terms: UsageTerms | None = None
@@ -85,16 +63,33 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """An item that a brief with `faulty_items: skip` goes on without, and all that is wrong."""
+
+    sku: str
+    where: str
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
 class Brief:
-    """A brief that was read whole. `digest` is the SHA-256 of brief, table and template."""
+    """A brief that was read whole. `digest` is the SHA-256 of brief, table and template.
+
+    `folder` is where its input pictures lie; `refused` are the items it goes on without.
+    """
 
     name: str
+    folder: Path
     campaign: str
     client: str
     template: str | None
     terms: UsageTerms | None
     items: tuple[Item, ...]
     digest: str
+    templates: Mapping[str, str]
+    write_prompts: str | None
+    skip_faulty: bool
+    refused: tuple[Refused, ...]
 
 
 def load_brief(path: Path, template: str | None = None) -> Brief:
@@ -120,12 +115,15 @@ def load_brief(path: Path, template: str | None = None) -> Brief:
             faults.append(Fault(f"items {head.items!r} leaves the folder", path.name, remedy))
     else:
         rows = list(rows_of(path.name, head.items, faults))
-    items = _items(rows, head, faults) if head else []
+    refused: list[Refused] = []
+    items = _items(rows, head, faults, refused) if head else []
     if head:
         template = template if template is not None else head.template
         faults.extend(_strange(path, head, template))
     if head and not rows and not faults:
         faults.append(Fault("no items", table.name, "add a row an item"))
+    if refused and not items:
+        faults.extend(fault for each in refused for fault in each.faults)
     if faults or head is None:
         raise InputError(f"brief {path}", faults)
     digest = hashlib.sha256(path.read_bytes())
@@ -133,12 +131,17 @@ def load_brief(path: Path, template: str | None = None) -> Brief:
         digest.update(b"\0" + part)
     return Brief(
         name=path.stem,
+        folder=path.parent,
         campaign=head.campaign or path.stem,
         client=head.client,
         template=template,
         terms=head.terms,
         items=tuple(items),
         digest=digest.hexdigest(),
+        templates=head.templates,
+        write_prompts=head.write_prompts,
+        skip_faulty=head.faulty_items == "skip",
+        refused=tuple(refused),
     )
 
 
@@ -163,7 +166,9 @@ def _read_head(path: Path, faults: list[Fault]) -> BriefFile | None:
         return None
 
 
-def _items(rows: list[Row], head: BriefFile, faults: list[Fault]) -> list[Item]:
+def _items(
+    rows: list[Row], head: BriefFile, faults: list[Fault], refused: list[Refused]
+) -> list[Item]:
     common = {
         name: getattr(head, name)
         for name in ImageSettings.model_fields
@@ -179,34 +184,56 @@ def _items(rows: list[Row], head: BriefFile, faults: list[Fault]) -> list[Item]:
         )
         return items
     for row in rows:
-        value = row.cells.get("sku")
-        sku = "" if value is None or no_text(value) else str(value).strip()
-        if value is not None and (problem := no_text(value)):
-            faults.append(Fault(problem, f"{row.where}, column sku", "write the sku in quotes"))
-        elif not sku or len(sku) > 100 or not sku.isprintable():
-            what = f"sku {sku[:20]!r} is empty, longer than 100 or not printable"
-            faults.append(Fault(what, f"{row.where}, column sku", "give each item a short key"))
-        elif sku in seen:
-            what = f"sku {sku!r} stands already at {seen[sku]}"
-            faults.append(Fault(what, f"{row.where}, column sku", "use `count` for more images"))
-        seen.setdefault(sku, row.where)
-        own = {
-            name: row.cells[name]
-            for name in ImageSettings.model_fields
-            if row.cells.get(name) not in (None, "")
-        }
-        settings = shared
-        if own:
-            try:
-                settings = ImageSettings.model_validate({**common, **own})
-            except ValidationError as error:
-                faults.extend(_faults_of(error, row.where, ImageSettings, own, "column "))
-        negative = own.get("negative_prompt")
-        if isinstance(negative, str) and (strange := strange_character(negative, but=_SPACES)):
-            place = f"{row.where}, column negative_prompt"
-            faults.append(Fault(f"holds the character {strange}", place, "take it out"))
-        items.append(Item(sku, settings, row.cells, row.where))
+        own: list[Fault] = []
+        item = _item(row, shared, common, seen, own)
+        if not own:
+            items.append(item)
+        elif head.faulty_items == "skip":
+            refused.append(Refused(item.sku, item.where, tuple(own)))
+        else:
+            faults.extend(own)
     return items
+
+
+def _item(
+    row: Row,
+    shared: ImageSettings,
+    common: Mapping[str, Any],
+    seen: dict[str, str],
+    faults: list[Fault],
+) -> Item:
+    """One row's item; `seen` are the skus so far and their places."""
+    value = row.cells.get("sku")
+    sku = "" if value is None or no_text(value) else str(value).strip()
+    if value is not None and (problem := no_text(value)):
+        faults.append(Fault(problem, f"{row.where}, column sku", "write the sku in quotes"))
+    elif not sku or len(sku) > 100 or not sku.isprintable():
+        what = f"sku {sku[:20]!r} is empty, longer than 100 or not printable"
+        faults.append(Fault(what, f"{row.where}, column sku", "give each item a short key"))
+    elif sku in seen:
+        what = f"sku {sku!r} stands already at {seen[sku]}"
+        faults.append(Fault(what, f"{row.where}, column sku", "use `count` for more images"))
+    seen.setdefault(sku, row.where)
+    own = {
+        name: row.cells[name]
+        for name in ImageSettings.model_fields
+        if row.cells.get(name) not in (None, "")
+    }
+    settings = shared
+    if own:
+        # An item's size in one form replaces the brief's in the other.
+        sizes = {"size"} if {"width", "height"} & own.keys() else {"width", "height"}
+        dropped = sizes if {"width", "height", "size"} & own.keys() else set()
+        inherited = {key: value for key, value in common.items() if key not in dropped}
+        try:
+            settings = ImageSettings.model_validate({**inherited, **own})
+        except ValidationError as error:
+            faults.extend(_faults_of(error, row.where, ImageSettings, own, "column "))
+    negative = own.get("negative_prompt")
+    if isinstance(negative, str) and (strange := strange_character(negative, but=_SPACES)):
+        place = f"{row.where}, column negative_prompt"
+        faults.append(Fault(f"holds the character {strange}", place, "take it out"))
+    return Item(sku, settings, row.cells, row.where)
 
 
 def _strange(path: Path, head: BriefFile, template: str | None) -> Iterator[Fault]:
@@ -214,6 +241,8 @@ def _strange(path: Path, head: BriefFile, template: str | None) -> Iterator[Faul
     texts = {
         "negative_prompt": (head.negative_prompt, _SPACES),
         "template": (template or "", _SPACES),
+        "write_prompts": (head.write_prompts or "", _SPACES),
+        **{f"templates.{name}": (text, _SPACES) for name, text in head.templates.items()},
         "campaign": (head.campaign or "", ""),
         "client": (head.client, ""),
         "the file's name": (path.stem, ""),

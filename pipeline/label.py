@@ -81,13 +81,21 @@ _Value = str | _Alternative | _Ordered
 
 
 def xmp_packet(
-    request: Request, model: MakerModel, policy: Policy, producer: str, when: datetime
+    request: Request,
+    model: MakerModel,
+    policy: Policy,
+    producer: str,
+    when: datetime,
+    source_type: str = SOURCE_TYPE,
 ) -> bytes:
-    """The UTF-8 XMP packet of one image. `when` is aware; any text is made safe for XML."""
+    """The UTF-8 XMP packet of one image. `when` is aware; any text is made safe for XML.
+
+    `source_type` is the IPTC digital source type, the full URI.
+    """
     fields: dict[str, _Value] = {
         "xmp:CreatorTool": f"Platemark {platemark_version()}",
         "xmp:CreateDate": timestamp(when),
-        **metadata(request, model, policy, producer),
+        **metadata(request, model, policy, producer, source_type),
         "plus:DataMining": _DATA_MINING[policy.labels.training_mining],
     }
     if policy.labels.china_aigc:
@@ -96,18 +104,22 @@ def xmp_packet(
 
 
 def metadata(
-    request: Request, model: MakerModel, policy: Policy, producer: str
+    request: Request,
+    model: MakerModel,
+    policy: Policy,
+    producer: str,
+    source_type: str = SOURCE_TYPE,
 ) -> dict[str, _Value]:
     """The descriptive fields that packet and manifest (`cawg.metadata`) share, by XMP name."""
     fields: dict[str, _Value] = {
         "dc:creator": _Ordered((producer,)),
-        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
-        "Iptc4xmpExt:AISystemUsed": f"Platemark with {model.name}",
+        "Iptc4xmpExt:DigitalSourceType": source_type,
+        "Iptc4xmpExt:AISystemUsed": f"Platemark with {', '.join(system_names(request, model))}",
         "Iptc4xmpExt:AISystemVersionUsed": model.revision,
     }
     if prompt := disclosed_prompt(request, policy.labels):
         fields["Iptc4xmpExt:AIPromptInformation"] = prompt
-        fields["Iptc4xmpExt:AIPromptWriterName"] = producer
+        fields["Iptc4xmpExt:AIPromptWriterName"] = writer_name(request, producer)
     terms = request.terms or (policy.terms.model_dump(mode="json") if policy.terms else {})
     if terms:
         fields["dc:rights"] = _Alternative(f"Licensed by {terms['licensor']}, terms {terms['id']}")
@@ -119,6 +131,18 @@ def metadata(
         if terms.get("credit"):
             fields["photoshop:Credit"] = str(terms["credit"])
     return fields
+
+
+def system_names(request: Request, model: MakerModel) -> list[str]:
+    """Every model and adapter that made the image, the finishing model first, each once."""
+    steps = reversed(request.chain)
+    named = [name for step in steps for name in (step.model, *(a.model for a in step.adapters))]
+    return list(dict.fromkeys([model.name, *named]))
+
+
+def writer_name(request: Request, producer: str) -> str:
+    """Who wrote the prompt: `producer`, or the language model, marked as such."""
+    return f"{request.prompt_writer} (AI)" if request.prompt_writer else producer
 
 
 def disclosed_prompt(request: Request, labels: Labels) -> str:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from pipeline.errors import PlatemarkError
+from pipeline.history import actions, generation
+from pipeline.ingredients import WORDS_ALONE, Made, source_type
 from pipeline.label import (
     NAMESPACES,
-    SOURCE_TYPE,
     MakerModel,
     metadata,
     plain,
     platemark_version,
     safe_text,
-    text_sha256,
     timestamp,
 )
 from pipeline.policy_model import Policy
@@ -50,9 +49,11 @@ def manifest_for(
     review: Review | None = None,
     when: datetime | None = None,
     producer: str = "Platemark",
+    made: Made = WORDS_ALONE,
 ) -> dict[str, Any]:
     """The manifest definition for `request`'s image, made at `when` (aware; default now).
 
+    `made` holds the inputs and intermediates that its actions name as ingredients.
     Raises ManifestError when the verdict forbids signing: blocked, or review without approval.
     """
     if verdict.outcome == "block":
@@ -63,12 +64,12 @@ def manifest_for(
         review = None
     made_at = timestamp(when or datetime.now(UTC))
     assertions = [
-        _created("c2pa.actions.v2", _actions(made_at)),
+        _created("c2pa.actions.v2", actions(request, made, made_at)),
         _created("c2pa.ai-disclosure", _disclosure(model, reviewed=review is not None)),
-        _created(GENERATION, _generation(request, model, policy)),
+        _created(GENERATION, generation(request, model, policy, made)),
         _created(POLICY, _judgement(verdict, review)),
         {"label": "cawg.training-mining", "data": _training_mining(policy)},
-        {"label": "cawg.metadata", "data": _metadata(request, model, policy, producer)},
+        {"label": "cawg.metadata", "data": _metadata(request, model, policy, producer, made)},
     ]
     for assertion in assertions:
         if assertion["label"] in (GENERATION, POLICY):
@@ -96,19 +97,6 @@ def _created(label: str, data: dict[str, Any]) -> dict[str, Any]:
     return {"label": label, "created": True, "data": data}
 
 
-def _actions(made_at: str) -> dict[str, Any]:
-    agent = {"name": "diffusers"}
-    if engine := _installed("diffusers"):
-        agent["version"] = engine
-    created = {
-        "action": "c2pa.created",
-        "digitalSourceType": SOURCE_TYPE,
-        "when": made_at,
-        "softwareAgent": agent,
-    }
-    return {"allActionsIncluded": True, "actions": [created]}
-
-
 def _disclosure(model: MakerModel, reviewed: bool) -> dict[str, Any]:
     return {
         "modelType": "c2pa.types.model.pytorch",
@@ -118,39 +106,6 @@ def _disclosure(model: MakerModel, reviewed: bool) -> dict[str, Any]:
             "humanOversightLevel": "human_validated" if reviewed else "prompt_guided"
         },
     }
-
-
-def _generation(request: Request, model: MakerModel, policy: Policy) -> dict[str, Any]:
-    named = {
-        "name": model.name,
-        "revision": model.revision,
-        "licence": model.licence,
-        "weights_sha256": model.weights_sha256,
-        "notice": model.notice,
-    }
-    return {
-        "request_id": request.request_id,
-        "mode": request.mode,
-        "model": {key: value for key, value in named.items() if value},
-        **_prompt(request, policy),
-        # A string: readers lose integers of 2^53 and more, the SDK those of 2^63.
-        "seed": str(request.seed),
-        "width": request.width,
-        "height": request.height,
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "scheduler": request.scheduler,
-    }
-
-
-def _prompt(request: Request, policy: Policy) -> dict[str, str]:
-    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-    texts = {key: text for key, text in texts.items() if text}
-    if policy.labels.prompt == "text":
-        return {key: safe_text(text) for key, text in texts.items()}
-    if policy.labels.prompt == "hash":
-        return {f"{key}_sha256": text_sha256(text) for key, text in texts.items()}
-    return {}
 
 
 def _judgement(verdict: Verdict, review: Review | None) -> dict[str, Any]:
@@ -187,8 +142,10 @@ def _training_mining(policy: Policy) -> dict[str, Any]:
     return {"entries": {use: {"use": policy.labels.training_mining} for use in _MINING_USES}}
 
 
-def _metadata(request: Request, model: MakerModel, policy: Policy, producer: str) -> dict[str, Any]:
-    fields = metadata(request, model, policy, producer)
+def _metadata(
+    request: Request, model: MakerModel, policy: Policy, producer: str, made: Made
+) -> dict[str, Any]:
+    fields = metadata(request, model, policy, producer, source_type(request, made))
     used = sorted({name.split(":")[0] for name in fields})
     texts = {name: _safe(plain(value)) for name, value in fields.items()}
     return {"@context": {prefix: NAMESPACES[prefix] for prefix in used}, **texts}
@@ -211,11 +168,3 @@ def _hold_to_schema(label: str, data: dict[str, Any]) -> None:
     ]
     if faults:
         raise ManifestError(f"{label} breaks its schema: {'; '.join(sorted(faults))}")
-
-
-@cache
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

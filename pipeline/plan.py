@@ -12,23 +12,26 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.brief import Brief, load_brief
+from pipeline.brief import Brief, Refused, load_brief
 from pipeline.errors import Fault, InputError
+from pipeline.inputs import FindAsset, Picture
+from pipeline.keys import trust_anchors
 from pipeline.models import Kind, Model, load_models, resolve
 from pipeline.policy import Policy, load_policy
 from pipeline.request import Request
-from pipeline.resolve import resolve_requests
+from pipeline.resolve import Surroundings, resolve_requests
 from pipeline.settings import Settings
-from pipeline.verdict import refusals
+from pipeline.verdict import model_refusals, prompt_refusals
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests of one model, mode, size, steps, guidance and scheduler: one forward pass."""
+    """Requests that one forward pass can serve; all are finals, or all are steps of chains."""
 
     requests: tuple[Request, ...]
+    final: bool = True
 
     @cached_property
     def batch_id(self) -> str:
@@ -39,30 +42,52 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. `models` makes the images, `detectors` measure them; both by name."""
+    """What a run would do. `models` make the images, `detectors` measure them; both by name.
+
+    `pictures` are the inputs by SHA-256, `refused` the items that the brief goes on without.
+    """
 
     brief: Brief
     policy: Policy
     requests: tuple[Request, ...]
     models: Mapping[str, Model]
     detectors: Mapping[str, Model]
+    pictures: Mapping[str, Picture]
+    refused: tuple[Refused, ...]
+    told: tuple[str, ...]
 
-    def batches(self, done: Set[str], batch_size: int) -> list[Batch]:
-        """Batches of at most `batch_size` over the requests whose id is not in `done`."""
-        todo = (request for request in self.requests if request.request_id not in done)
-        return make_batches(todo, batch_size)
+    def batches(
+        self,
+        done: Set[str],
+        batch_size: int,
+        has_step: Callable[[str], bool] = lambda request_id: False,
+    ) -> list[Batch]:
+        """Batches of at most `batch_size` over the requests whose id is not in `done`.
+
+        Steps of chains that `has_step` does not have yet come first, level by level, so that each
+        model is loaded once.
+        """
+        todo = [request for request in self.requests if request.request_id not in done]
+        return make_batches(todo, batch_size, has_step)
 
     @property
     def notices(self) -> list[str]:
-        """What people must be told of the models, each once."""
+        """What people must be told of the models and of the plan, each once."""
         models = (*self.models.values(), *self.detectors.values())
-        return list(dict.fromkeys(model.notice for model in models if model.notice))
+        found = [*(model.notice for model in models if model.notice), *self.told]
+        if self.refused:
+            found.append(f"{len(self.refused)} items are refused and skipped: see their faults.")
+        return list(dict.fromkeys(found))
 
 
 def make_plan(
-    settings: Settings, brief: Path, policy: str | Path, template: str | None = None
+    settings: Settings,
+    brief: Path,
+    policy: str | Path,
+    template: str | None = None,
+    find_asset: FindAsset | None = None,
 ) -> Plan:
-    """Read all inputs of a run.
+    """Read all inputs of a run; `find_asset` looks into the catalog, where there is one.
 
     Raises InputError with all faults of brief and policy together, and SetupError when a model's
     folder is absent or its weights are not the declared ones.
@@ -70,19 +95,30 @@ def make_plan(
     faults: list[Fault] = []
     loaded_brief = _collect(lambda: load_brief(brief, template), faults)
     loaded_policy = _collect(lambda: load_policy(policy), faults)
-    declared = _collect(lambda: load_models(settings.models), faults)
+    declared = _collect(lambda: load_models(settings.models, settings.adapters), faults)
     if loaded_brief is None or loaded_policy is None or declared is None:
         raise InputError(f"{brief} under policy {policy}", faults)
 
     @cache
-    def painter(name: str) -> Model:
-        return resolve(declared, name, "text-to-image")
+    def find_model(name: str, *kinds: Kind) -> Model:
+        return resolve(declared, name, *kinds)
 
-    requests = resolve_requests(loaded_brief, painter, loaded_policy.terms)
-    models = {name: painter(name) for name in dict.fromkeys(each.model for each in requests)}
-    licences = {name: model.licence for name, model in models.items()}
-    if refused := refusals(loaded_policy, requests, licences):
-        raise InputError(f"{brief} under policy {loaded_policy.policy}", refused)
+    around = Surroundings(
+        anchors=trust_anchors(settings),
+        find_asset=find_asset,
+        writer=settings.prompt_writer,
+        prompt_cache=settings.root / "prompts",
+        forbidden=lambda picture: (
+            picture.credentials.forbids("editing")
+            if loaded_policy.inputs.restricted == "refuse"
+            else ()
+        ),
+        refuse=lambda request: prompt_refusals(loaded_policy, request),
+        refuse_models=lambda models, images: model_refusals(
+            loaded_policy, images, {name: model.licence for name, model in models.items()}
+        ),
+    )
+    found = resolve_requests(loaded_brief, find_model, loaded_policy.terms, around)
     nsfw, similarity = loaded_policy.checks.nsfw, loaded_policy.checks.similarity
     sections: tuple[tuple[Any, Kind], ...] = (
         (nsfw and nsfw.concepts, "open-clip"),
@@ -94,18 +130,64 @@ def make_plan(
         for section, kind in sections
         if section
     }
-    return Plan(loaded_brief, loaded_policy, tuple(requests), models, detectors)
+    return Plan(
+        loaded_brief,
+        loaded_policy,
+        found.requests,
+        found.models,
+        detectors,
+        found.pictures,
+        found.refused,
+        found.notices,
+    )
 
 
-def make_batches(requests: Iterable[Request], batch_size: int) -> list[Batch]:
-    """Group requests into batches, one model after another, so that each is loaded once."""
-    groups: dict[str, dict[tuple[object, ...], list[Request]]] = {}
+def make_batches(
+    requests: Iterable[Request],
+    batch_size: int,
+    has_step: Callable[[str], bool] = lambda request_id: False,
+) -> list[Batch]:
+    """Group requests into batches, one loaded pipeline after another.
+
+    A level holds what depends on the levels before it: first steps of chains, then second steps …,
+    and the finals last.
+    """
+    finals = list(requests)
+    levels: list[dict[str, Request]] = []
+    for request in finals:
+        for level, step in enumerate(request.earlier):
+            if level == len(levels):
+                levels.append({})
+            if not has_step(step.request_id):
+                levels[level][step.request_id] = step
+    batches = [
+        batch for level in levels for batch in _grouped(level.values(), batch_size, final=False)
+    ]
+    return batches + _grouped(finals, batch_size, final=True)
+
+
+def pipeline_key(request: Request) -> tuple[object, ...]:
+    """What must be loaded to make a request: equal keys share one loaded pipeline."""
+    controls = tuple((each.model, each.model_revision) for each in request.controls)
+    return (request.model, request.model_revision, _loaded_as(request.mode), controls)
+
+
+def _loaded_as(mode: str) -> str:
+    """The mode whose pipeline class serves this one too."""
+    return {"variation": "image-to-image", "outpainting": "inpainting"}.get(mode, mode)
+
+
+def _grouped(requests: Iterable[Request], batch_size: int, final: bool) -> list[Batch]:
+    """Batches in the order in which pipelines are loaded: one model after another, each once."""
+    models: dict[str, dict[tuple[object, ...], dict[tuple[object, ...], list[Request]]]] = {}
     for request in requests:
-        alike = groups.setdefault(request.model, {})
+        pipelines = models.setdefault(request.model, {})
+        alike = pipelines.setdefault((*pipeline_key(request), request.adapters), {})
         alike.setdefault(_shape(request), []).append(request)
     return [
-        Batch(tuple(group[start : start + batch_size]))
-        for alike in groups.values()
+        Batch(tuple(group[start : start + batch_size]), final)
+        for pipelines in models.values()
+        for alike in pipelines.values()
         for group in alike.values()
         for start in range(0, len(group), batch_size)
     ]
@@ -113,13 +195,17 @@ def make_batches(requests: Iterable[Request], batch_size: int) -> list[Batch]:
 
 def _shape(request: Request) -> tuple[object, ...]:
     return (
-        request.model_revision,
         request.mode,
+        bool(request.negative_prompt),
         request.width,
         request.height,
         request.steps,
         request.guidance,
         request.scheduler,
+        request.strength,
+        request.controls,
+        request.region and request.region.kind,
+        request.prompt_syntax,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 
 from pipeline.request import canonical_json
 from pipeline.terms import UsageTerms
+from pipeline.train.samples import Waiver
 
 KNOWN_SCORES = {
     "nsfw": ("concept", "classifier"),
@@ -189,6 +190,22 @@ class Rejects(_Declared):
     keep: Literal["all", "none"] = "all"
 
 
+class Inputs(_Declared):
+    """Pictures that images are made from."""
+
+    restricted: Literal["refuse", "review", "ignore"] = "refuse"
+    """An input whose C2PA, XMP or IPTC says no to such use, or whose manifest does not hold."""
+    preserved_db: Number = 40.0
+    """What inpainting must leave alone: the least PSNR in dB outside the repainted region."""
+
+
+class Training(_Declared):
+    """Adapters trained on a team's own pictures."""
+
+    waivers: tuple[Waiver, ...] = ()
+    """Owners' written leave to train on pictures that say no to it."""
+
+
 class Policy(_Declared):
     """A whole policy, `extends` resolved. Equal effective content has an equal digest."""
 
@@ -205,6 +222,8 @@ class Policy(_Declared):
     labels: Labels = Labels()
     image: ImageFormat = ImageFormat()
     rejects: Rejects = Rejects()
+    inputs: Inputs = Inputs()
+    training: Training = Training()
     terms: UsageTerms | None = None
     """Usage terms of assets whose brief states none."""
 
@@ -216,8 +235,13 @@ class Policy(_Declared):
 
     @cached_property
     def effective(self) -> dict[str, Any]:
-        """The whole policy as JSON: what the digest is of and what the catalog keeps."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """The whole policy as JSON: what the digest is of and what the catalog keeps.
+
+        Sections that came later are left out at their defaults: older policies keep their digests.
+        """
+        later = {"inputs": Inputs(), "training": Training()}
+        unset = {name for name, default in later.items() if getattr(self, name) == default}
+        return self.model_dump(mode="json", exclude_none=True, exclude=unset)
 
     @cached_property
     def digest(self) -> str:

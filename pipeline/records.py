@@ -88,6 +88,28 @@ class Signed:
 
 
 @dataclass(frozen=True)
+class UsedInput:
+    """A picture that an image was made from, as the catalog keeps it.
+
+    `step` is the place in the chain of the step that used it, from 0; `source_request_id` is the
+    request that made it (an asset of ours, or an earlier step). `restrictions` are what the file
+    itself says against its use, `training: …` or `editing: …`.
+    """
+
+    step: int
+    role: str
+    source: str
+    name: str
+    sha256: str
+    mime: str
+    source_request_id: str | None = None
+    c2pa_state: str = "None"
+    c2pa_label: str | None = None
+    source_types: tuple[str, ...] = ()
+    restrictions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Produced:
     """One request's whole way through the pipeline: complete, or `error` says what failed."""
 
@@ -97,5 +119,6 @@ class Produced:
     asset: Asset | None = None
     signed: Signed | None = None
     perceptual_hash: str | None = None
+    used: tuple[UsedInput, ...] = ()
     error: str | None = None
     milliseconds: Mapping[str, float] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.encode import encode
 from pipeline.images import RgbImage, decode_limited
+from pipeline.ingredients import WORDS_ALONE, Made, source_type
 from pipeline.keys import Identity
 from pipeline.label import MakerModel, xmp_packet
 from pipeline.manifest import manifest_for
@@ -41,8 +42,11 @@ def seal(
     identity: Identity,
     review: Review | None = None,
     when: datetime | None = None,
+    made: Made = WORDS_ALONE,
 ) -> Sealed:
     """The image encoded as the policy says, labelled and signed. `when` it was made: default now.
+
+    `made` holds the pictures that it was made from.
 
     Raises ManifestError when the verdict forbids signing, EncodeError, ImageRefused or SignError
     when a step fails.
@@ -50,12 +54,13 @@ def seal(
     when = when or datetime.now(UTC)
     start = time.perf_counter()
     # First, so that what must not be signed costs no encoding.
-    manifest = manifest_for(request, model, policy, verdict, review, when, identity.producer)
+    manifest = manifest_for(request, model, policy, verdict, review, when, identity.producer, made)
     described = time.perf_counter()
-    packet = xmp_packet(request, model, policy, identity.producer, when)
+    kind = source_type(request, made)
+    packet = xmp_packet(request, model, policy, identity.producer, when, kind)
     data, mime = encode(image, policy.image, packet if policy.labels.xmp else None)
     encoded = time.perf_counter()
-    data, signed = sign(data, mime, manifest, identity)
+    data, signed = sign(data, mime, manifest, identity, made.ingredients)
     done = time.perf_counter()
     milliseconds = {
         "encode": (encoded - described) * 1000,
@@ -73,6 +78,7 @@ def release(
     identity: Identity,
     review: Review,
     made_at: datetime | None = None,
+    made: Made = WORDS_ALONE,
 ) -> Sealed:
     """An approved image from its quarantined PNG bytes, sealed with the review in its manifest.
 
@@ -80,4 +86,4 @@ def release(
     the quarantined file is broken.
     """
     pixels = decode_limited(quarantined)
-    return seal(pixels, request, model, policy, verdict, identity, review, made_at)
+    return seal(pixels, request, model, policy, verdict, identity, review, made_at, made)

@@ -24,6 +24,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from pipeline.errors import Fault, InputError, SetupError
+from pipeline.prompt_writer import PromptWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 """The installed project: where the shipped policies, models and starter weights lie."""
@@ -75,6 +76,8 @@ class Settings(BaseSettings):
     batch_size: int | None = Field(default=None, ge=1, le=1024)
     """Images per forward pass; default by device."""
     signing: Signing = Field(default_factory=Signing)
+    prompt_writer: PromptWriter | None = None
+    """A language model that writes prompts for briefs that ask for it."""
     producer: str = "Platemark"
     """Who makes the images, as labels and manifests name it."""
 
@@ -130,6 +133,16 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Folder of the development certificate authority (mode 0700)."""
         return self.root / "keys"
+
+    @property
+    def inputs(self) -> Path:
+        """Folder of the pictures that images were made from, and of chains' intermediates."""
+        return self.root / "inputs"
+
+    @property
+    def adapters(self) -> Path:
+        """Folder of adapters trained here, each with the card of what it was trained on."""
+        return self.root / "adapters"
 
     @property
     def packs(self) -> Path:

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -19,7 +19,9 @@ from PIL import Image
 from pipeline.certificates import ACCEPTED_USES
 from pipeline.errors import PlatemarkError
 from pipeline.images import RgbImage, decode_limited
+from pipeline.ingredients import Ingredient
 from pipeline.keys import Identity
+from pipeline.label import safe_text
 from pipeline.records import Signed
 
 THUMBNAIL_SIDE = 256
@@ -35,9 +37,15 @@ class SignError(PlatemarkError):
 
 
 def sign(
-    data: bytes, mime: str, manifest: Mapping[str, Any], identity: Identity
+    data: bytes,
+    mime: str,
+    manifest: Mapping[str, Any],
+    identity: Identity,
+    ingredients: Sequence[Ingredient] = (),
 ) -> tuple[bytes, Signed]:
     """`data` with the signed `manifest` embedded, and what the catalog keeps of it.
+
+    `ingredients` are the pictures it was made from; their own manifests go in with them.
 
     The image is decoded first, since half a JPEG would sign as Trusted. Raises ImageRefused for a
     broken image, SignError otherwise; what a signing callback raises comes through as it is.
@@ -56,12 +64,27 @@ def sign(
     try:
         with Builder(json.dumps(definition), _context(identity)) as builder:
             builder.add_resource("thumbnail.jpg", io.BytesIO(thumbnail))
+            for each in ingredients:
+                builder.add_ingredient(_ingredient(each), each.mime, io.BytesIO(each.data))
             store = builder.sign(mime, io.BytesIO(data), signed)
     except C2paError as error:
         if _raised.error is not None:
             raise _raised.error from None
         raise SignError(f"signing failed: {error}") from None
     return signed.getvalue(), Signed(bytes(store), label, identity.certificate)
+
+
+def _ingredient(each: Ingredient) -> str:
+    told: dict[str, Any] = {
+        "title": safe_text(each.title),
+        "label": each.label,
+        "relationship": each.relationship,
+        "format": each.mime,
+    }
+    # Without a manifest nothing else ties the ingredient to its bytes.
+    if not each.is_signed:
+        told["instance_id"] = f"sha256:{each.sha256}"
+    return json.dumps(told)
 
 
 def reader_settings(anchors: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,18 +17,30 @@ from pipeline.policy_model import Bound, Policy, Rule
 from pipeline.records import Outcome, Reason, Score, Verdict
 from pipeline.request import Request
 
+RESTRICTED, PRESERVED = "inputs.restricted", "inputs.preserved"
+"""Scores of images made from others: how many restrictions their inputs carry, and the PSNR in dB
+of what lies outside the repainted region."""
 _SEVERITY: dict[Outcome, int] = {"block": 0, "review": 1, "pass": 2}
 
 
 def decide(
-    policy: Policy, request: Request, model_licence: str, scores: Sequence[Score]
+    policy: Policy,
+    request: Request,
+    model_licence: str | Sequence[str],
+    scores: Sequence[Score],
 ) -> Verdict:
     """The policy's word on one image: the worst of its reasons, `pass` without any.
 
+    `model_licence` is that of the model, or those of all models, adapters and tools that were used.
     Neither the order of rules nor that of scores matters; of two scores with one name each counts.
     Worse scores never give a milder verdict.
     """
-    reasons = [*_licence_reasons(policy, model_licence), *_prompt_reasons(policy, request.prompt)]
+    licences = [model_licence] if isinstance(model_licence, str) else model_licence
+    reasons = [
+        *(reason for each in dict.fromkeys(licences) for reason in _licence_reasons(policy, each)),
+        *(reason for text in _prompts(request) for reason in _prompt_reasons(policy, text)),
+        *_input_reasons(policy, scores),
+    ]
     for rule in policy.rules:
         found = [score for score in scores if f"{score.check}.{score.name}" == rule.name]
         if not found:
@@ -45,27 +57,54 @@ def decide(
     )
 
 
-def refusals(
-    policy: Policy, requests: Iterable[Request], licences: Mapping[str, str]
+def model_refusals(
+    policy: Policy, models: Mapping[str, int], licences: Mapping[str, str]
 ) -> list[Fault]:
-    """What the policy refuses before anything is generated; empty when all may start.
+    """A fault for each model whose licence the policy does not list; before anything is generated.
 
-    `licences` maps model names to licence ids. One fault a model and one a SKU and prompt.
+    `models` maps names to how many images use them, `licences` names to licence ids.
     """
-    models: dict[str, int] = {}
-    prompts: dict[tuple[str, str], None] = {}
-    for request in requests:
-        models[request.model] = models.get(request.model, 0) + 1
-        prompts[request.sku, request.prompt] = None
-    faults = []
-    for model, count in models.items():
-        for reason in _licence_reasons(policy, licences.get(model, "")):
-            remedy = "choose another model, or list the licence in the policy"
-            faults.append(Fault(reason.text, f"model {model} ({count} images)", remedy))
-    for sku, prompt in prompts:
-        for reason in _prompt_reasons(policy, prompt):
-            faults.append(Fault(reason.text, f"sku {sku}", "reword the prompt or drop the item"))
-    return faults
+    remedy = "choose another model, or list the licence in the policy"
+    return [
+        Fault(reason.text, f"model {model} ({count} images)", remedy)
+        for model, count in models.items()
+        for reason in _licence_reasons(policy, licences.get(model, ""))
+    ]
+
+
+def prompt_refusals(policy: Policy, request: Request) -> list[Fault]:
+    """A fault for each denied word in the prompts of a request's steps."""
+    return [
+        Fault(reason.text, f"sku {request.sku}", "reword the prompt or drop the item")
+        for text in _prompts(request)
+        for reason in _prompt_reasons(policy, text)
+    ]
+
+
+def _prompts(request: Request) -> list[str]:
+    return list(dict.fromkeys(step.prompt for step in request.chain))
+
+
+def _input_reasons(policy: Policy, scores: Sequence[Score]) -> list[Reason]:
+    """What the policy says of an image's inputs: their own restrictions, and whether the part of a
+    photo that was to be kept was kept."""
+    outcome: Outcome = "review" if policy.inputs.restricted == "review" else "block"
+    reasons = []
+    for score in scores:
+        name, evidence = f"{score.check}.{score.name}", dict(score.evidence)
+        if name == RESTRICTED and policy.inputs.restricted != "ignore" and not score.value <= 0:
+            text = f"{name}: {evidence.get('says', 'not known')} ({outcome})"
+            reasons.append(Reason(outcome, name, text, _number(score.value), 0.0, evidence))
+        if name == PRESERVED and not score.value >= policy.inputs.preserved_db:
+            bound = policy.inputs.preserved_db
+            text = f"{name} {score.value:.1f} dB is below {bound:g} (block): the part of the input "
+            text += "that was to be kept has changed"
+            reasons.append(Reason("block", name, text, _number(score.value), bound, evidence))
+    return reasons
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def denied_words(deny: tuple[str, ...], prompt: str) -> list[str]:

@@ -14,7 +14,14 @@ from tempfile import NamedTemporaryFile
 import typer
 
 from pipeline.errors import PlatemarkError, SetupError
-from platemark import audit_commands, pack_commands, produce_commands, review_commands, tour
+from platemark import (
+    audit_commands,
+    pack_commands,
+    produce_commands,
+    review_commands,
+    tour,
+    train_commands,
+)
 from platemark.display import err
 
 EPILOG = (
@@ -49,7 +56,14 @@ def _root(
     """Root options."""
 
 
-for commands in (tour, produce_commands, audit_commands, review_commands, pack_commands):
+for commands in (
+    tour,
+    produce_commands,
+    audit_commands,
+    review_commands,
+    pack_commands,
+    train_commands,
+):
     commands.register(app)
 
 

@@ -38,13 +38,14 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do: images, batches, time, models, licences, policy, what is done."""
+    from catalog.assets import asset_finder
     from catalog.lake import exists, reading
     from catalog.read import done_request_ids, done_under_other_policies, measured_speed
     from pipeline.generate.device import pick_device
     from pipeline.plan import make_plan
 
     settings = load_settings(workspace)
-    planned = make_plan(settings, brief, policy, template)
+    planned = make_plan(settings, brief, policy, template, asset_finder(settings))
     done: set[str] = set()
     speed: dict[str, float] = {}
     judged: dict[str, int] = {}
@@ -123,10 +124,11 @@ def schedule(
     """Produce a brief on a schedule; `platemark serve` runs it."""
     settings = load_settings(workspace)
     _prepare(settings)
+    from catalog.assets import asset_finder
     from flows.serving import Schedule, add_schedule
     from pipeline.plan import make_plan
 
-    make_plan(settings, brief, policy, template)
+    make_plan(settings, brief, policy, template, asset_finder(settings))
     kept_policy = str(Path(policy).resolve()) if Path(policy).is_file() else policy
     try:
         kept = Schedule(
@@ -199,10 +201,11 @@ def produce_here(
     settings: Settings, brief: Path, policy: str, template: str | None = None
 ) -> dict[str, Any]:
     """Run the produce flow in this process, with progress on stderr."""
+    from catalog.assets import asset_finder
     from pipeline.plan import make_plan
 
     # Wrong input is told at once, before Prefect takes its seconds to start.
-    make_plan(settings, brief, policy, template)
+    make_plan(settings, brief, policy, template, asset_finder(settings))
     _prepare(settings)
     with _progress() as show:
         from flows.produce import LISTENER, produce

@@ -24,20 +24,23 @@ FIRST_SEED = {TRAIN: 0, HELD_OUT: 1_000_000}
 
 @dataclass(frozen=True)
 class Library:
-    """Traced geometries of one split: (subject, view) → [N,8,128,128] fp16 and their seeds."""
+    """Traced geometries of one split: (subject, view) → [N,9,128,128] fp16 and their seeds."""
 
     tensors: dict[tuple[str, str], Tensor]
     seeds: dict[tuple[str, str], list[int]]
 
-    def mix(self, scenes: list[Scene]) -> Tensor:
-        """Composite scenes whose seeds this library holds: float32 [N,3,128,128] in [0,1]."""
+    def buffers(self, scenes: list[Scene]) -> GBuffer:
+        """The traced geometry of each scene, float32, stacked in the order of `scenes`."""
         rows = []
         for s in scenes:
             key = (s.subject, s.view)
             rows.append(self.tensors[key][s.seed - self.seeds[key][0]])
         b = torch.stack(rows).float()
-        g = GBuffer(b[:, 0], b[:, 1], b[:, 2:5], b[:, 5], b[:, 6], b[:, 7], b[:, 7])
-        return composite(g, scenes)
+        return GBuffer(b[:, 0], b[:, 1], b[:, 2:5], b[:, 5], b[:, 6], b[:, 7], b[:, 8])
+
+    def mix(self, scenes: list[Scene]) -> Tensor:
+        """Composite scenes whose seeds this library holds: float32 [N,3,128,128] in [0,1]."""
+        return composite(self.buffers(scenes), scenes)
 
     def draw(self, rng: Random, subjects: list[str]) -> list[Scene]:
         """One random scene for each subject named, over this library's geometries."""
@@ -66,7 +69,7 @@ def _trace_to_file(job: tuple[str, str, str]) -> str:
     torch.set_num_threads(1)
     split, subject, view = job
     g = trace(subject, view, _seeds(split, subject, view))
-    planes = [getattr(g, f.name) for f in fields(GBuffer) if f.name != "depth"]
+    planes = [getattr(g, f.name) for f in fields(GBuffer)]
     packed = torch.cat([p if p.dim() == 4 else p[:, None] for p in planes], 1).half()
     path = _file(split, subject, view)
     torch.save(packed, path.with_suffix(".tmp"))

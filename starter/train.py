@@ -5,16 +5,22 @@ can be stopped and started again; remove that folder for a fresh start.
 """
 
 import argparse
+from functools import partial
 
 from starter import (
+    detail,
     loop,
     make_references,
     pictures,
     pin,
     train_autoencoder,
     train_clip,
+    train_controlnet,
+    train_depth,
     train_nsfw,
+    train_segmenter,
     train_text_to_image,
+    train_upscaler,
 )
 from starter.paths import cache_dir
 
@@ -26,6 +32,12 @@ STAGES = {
     "nsfw": train_nsfw.train,
     "references": make_references.build,
     "text-to-image": train_text_to_image.train_in_parallel,
+    "detail": detail.build_all,
+    "controlnet": partial(train_controlnet.train, "controlnet"),
+    "inpainting": partial(train_controlnet.train, "inpainting"),
+    "upscaling": train_upscaler.train,
+    "depth": train_depth.train,
+    "segmentation": train_segmenter.train,
     "pin": pin.pin,
 }
 

@@ -4,7 +4,6 @@ The loss starts from mean squared error and a low-pass term, without which it le
 latents carry noise while it trains, so that the decoder forgives the diffusion model's errors.
 """
 
-import sys
 import time
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from starter import loop, pictures
 from starter.library import HELD_OUT, TRAIN
+from starter.paths import WEIGHTS
 
 STEPS, POLISH, BATCH, RATE, CROP, NOISE = 3000, 2000, 24, 2e-3, 64, 0.08
 
@@ -145,11 +145,14 @@ def polish(steps: int = POLISH) -> None:
 
 
 def load() -> AutoencoderTiny:
-    """The averaged model of the last checkpoint, with the polished decoder where there is one."""
-    model = build()
+    """The averaged model of the last checkpoint, its decoder polished; without one, the shipped."""
     state = loop.restore("autoencoder")
     if state is None:
-        sys.exit("no autoencoder yet: python -m starter.train")
+        shipped = AutoencoderTiny.from_pretrained(
+            WEIGHTS / "text-to-image" / "vae", dtype=torch.float32
+        )
+        return shipped.eval().requires_grad_(False)
+    model = build()
     model.load_state_dict(state["ema"])
     if polished := loop.restore("decoder"):
         model.decoder.load_state_dict(polished["ema"])

@@ -21,7 +21,7 @@ TEMPLATE = "a {{ colour }} {{ object }}"
 
 
 def requests_of(path: Path, template: str | None = TEMPLATE):
-    return resolve_requests(load_brief(path, template), lambda name: MODEL, None)
+    return list(resolve_requests(load_brief(path, template), lambda name, *kinds: MODEL, None).requests)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def faults_of(tmp_path: Path, name: str, text: str | bytes, template: str | None
         ("a.yaml", 'items: []\ntemplate: "\\ud800"\n', ["line 2", "U+D800"]),
         ("a.yaml", 'items: []\ncampaign: "\\0"\n', ["line 2", "U+0000"]),
         ("a.yaml", "", ["the file is empty"]),
-        ("a.yaml", "items: []\nstrength: 0.5\nconstraints: 4\n", ["'strength'", "'constraints'"]),
+        ("a.yaml", "items: []\nsterngth: 0.5\nconstraints: 4\n", ["'sterngth'", "'constraints'"]),
         ("a.yaml", "items: []\ncount: yes\n", ["count", "should be a number"]),
         ("a.jsonl", '{"sku": "A", "count": true}', ["column count", "should be a number"]),
         ("a.jsonl", '{"sku": ["A"]}', ["line 1, column sku", "a list is no text"]),
@@ -266,7 +266,7 @@ def test_merged_mappings_stay_bounded(tmp_path: Path) -> None:
 
 
 def test_undeclared_models_are_told_for_every_row_with_all_other_faults(tmp_path: Path) -> None:
-    def find(name: str) -> Model:
+    def find(name: str, *kinds: str) -> Model:
         if name == "gone":
             raise SetupError("the folder is absent")
         if name != "starter":

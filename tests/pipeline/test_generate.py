@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.generate.text_to_image import TextToImage
 
 from pipeline.errors import SetupError
 from pipeline.generate.device import pick_device
-from pipeline.generate.text_to_image import TextToImage
 from pipeline.models import Model, load_models, resolve
 from pipeline.plan import Batch
 from pipeline.request import Request

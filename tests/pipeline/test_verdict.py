@@ -14,7 +14,7 @@ from pipeline.policy import Policy
 from pipeline.policy_model import KNOWN_SCORES
 from pipeline.records import Score
 from pipeline.request import Request
-from pipeline.verdict import decide, denied_words, refusals
+from pipeline.verdict import decide, denied_words, model_refusals, prompt_refusals
 
 RequestOf = Callable[..., Request]
 SEVERITY = {"pass": 0, "review": 1, "block": 2}
@@ -254,15 +254,19 @@ def test_refusals_name_model_and_sku_before_anything_is_made(request_of: Request
         request_of(sku="BAD-1", prompt="a mug with a logo", index=index, model="other")
         for index in range(2)
     ]
-    faults = refusals(policy, requests, {"starter": "Apache-2.0", "other": "research-only"})
-    assert [fault.where for fault in faults] == ["model other (2 images)", "sku BAD-1"]
-    assert "research-only" in faults[0].what
-    assert "'logo'" in faults[1].what
-    assert refusals(policy, requests[:3], {"starter": "Apache-2.0"}) == []
-    assert refusals(policy, requests[:1], {})
+    licences = {"starter": "Apache-2.0", "other": "research-only"}
+    (fault,) = model_refusals(policy, {"starter": 3, "other": 2}, licences)
+    assert fault.where == "model other (2 images)"
+    assert "research-only" in fault.what
+    (denied,) = prompt_refusals(policy, requests[-1])
+    assert denied.where == "sku BAD-1"
+    assert "'logo'" in denied.what
+    assert prompt_refusals(policy, requests[0]) == []
+    assert model_refusals(policy, {"starter": 1}, {"starter": "Apache-2.0"}) == []
+    assert model_refusals(policy, {"starter": 1}, {})
 
 
 def test_refusals_of_a_large_brief_take_seconds_at_most(request_of: RequestOf) -> None:
     policy = policy_of([], prompts={"deny": ["logo", "nude", "in the style of"]})
     requests = [request_of(sku=f"S{i}", prompt=f"a mug number {i}") for i in range(20_000)]
-    assert refusals(policy, requests, {"starter": LICENCE}) == []
+    assert not any(prompt_refusals(policy, each) for each in requests)

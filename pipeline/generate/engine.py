@@ -1,0 +1,228 @@
+"""The diffusers engine: one batch of any mode → its images. Seeds mean the same anywhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.errors import SetupError
+from pipeline.generate import Generated, Kept
+from pipeline.generate.device import Device
+from pipeline.generate.loading import Loader
+from pipeline.generate.prepare import Pictures
+from pipeline.generate.prompt_embeddings import PromptEmbedder, supports_weighting
+from pipeline.generate.tiles import upscaled
+from pipeline.images import RgbImage
+from pipeline.inputs import InputStore
+from pipeline.models import Model
+from pipeline.plan import Batch
+from pipeline.request import Request
+from pipeline.resolve_step import FACTOR
+
+
+class Diffusers:
+    """Makes every mode's images. One generator an image, on the CPU; one model loaded at a time."""
+
+    def __init__(
+        self, models: Mapping[str, Model], store: InputStore, device: Device, batch_size: int
+    ):
+        """`models` by name, `store` holds the inputs; every forward pass is of `batch_size`."""
+        self._models, self._device, self._batch_size = models, device, batch_size
+        self._loader = Loader(models, device)
+        self._pictures = Pictures(store, models, device.name)
+        self._embedders: dict[tuple[int, bool], PromptEmbedder] = {}
+        self._adapters: object = ()
+
+    @property
+    def loads(self) -> int:
+        """How many times a model was loaded."""
+        return self._loader.loads
+
+    def load(self, batch: Batch) -> None:
+        """Load what `batch` needs. Raises SetupError when it does not load."""
+        self._loader.pipeline(batch.requests[0])
+
+    def __call__(self, batch: Batch) -> Generated:
+        """The images of a batch, whose requests are alike in everything but their own content."""
+        requests = batch.requests
+        pipeline = self._loader.pipeline(requests[0])
+        pipeline.scheduler = self._scheduler(requests[0])
+        kind = self._models[requests[0].model].kind
+        if kind in FACTOR:
+            return Generated(self._upscaled(pipeline, requests, kind), (None,) * len(requests))
+        kept = [self._pictures.kept(each) if each.region else None for each in requests]
+        made: list[RgbImage | None] = [None] * len(requests)
+        for indices in self._alike(pipeline, requests):
+            # A smaller pass takes other kernels, whose rounding differs: a batch that is not full
+            # is filled up, so that an image is the same whoever its neighbours are.
+            filled = indices + [indices[-1]] * (self._batch_size - len(indices))
+            pixels = self._pass(pipeline, [requests[i] for i in filled], [kept[i] for i in filled])
+            for place, index in enumerate(indices):
+                made[index] = _put_back(pixels[place], kept[index])
+        return Generated(np.stack([each for each in made if each is not None]), tuple(kept))
+
+    def _alike(self, pipeline: Any, requests: Sequence[Request]) -> list[list[int]]:
+        """Indices of requests that one pass can hold: weighted prompts must be of one length."""
+        if requests[0].prompt_syntax == "plain":
+            return [list(range(len(requests)))]
+        embedder = self._embedder(pipeline, requests[0])
+        groups: dict[int, list[int]] = {}
+        for index, each in enumerate(requests):
+            chunks = embedder.chunks(each.prompt, each.negative_prompt) if embedder else 1
+            groups.setdefault(chunks, []).append(index)
+        return list(groups.values())
+
+    def _pass(
+        self, pipeline: Any, requests: Sequence[Request], kept: Sequence[Kept | None]
+    ) -> NDArray[np.uint8]:
+        first = requests[0]
+        taken = inspect.signature(pipeline.__call__).parameters
+        width, height = first.width, first.height
+        offered: dict[str, Any] = {
+            "width": width + -width % self._multiple(pipeline),
+            "height": height + -height % self._multiple(pipeline),
+            "num_inference_steps": first.steps,
+            "guidance_scale": first.guidance,
+            "output_type": "np",
+        }
+        if first.strength is not None:
+            offered["strength"] = first.strength
+        if first.region:
+            offered["image"] = [Image.fromarray(k.original) for k in kept if k]
+            offered["mask_image"] = [
+                Image.fromarray((k.repainted * 255).round().astype(np.uint8)) for k in kept if k
+            ]
+        elif first.mode in ("image-to-image", "variation") or _photo_and_depth(first):
+            offered["image"] = [Image.fromarray(self._pictures.image(each)) for each in requests]
+        if _photo_and_depth(first) and first.inputs[-1].role == "depth":
+            offered["depth_map"] = self._depths(requests)
+        if first.controls:
+            offered |= self._controls(requests, kept, "control_image" in taken)
+        calls = {name: value for name, value in offered.items() if name in taken}
+        made = self._called(pipeline, requests, calls)
+        top, left = (made.shape[1] - height) // 2, (made.shape[2] - width) // 2
+        return made[:, top : top + height, left : left + width]
+
+    @staticmethod
+    def _multiple(pipeline: Any) -> int:
+        """Sides that a family makes: transformers halve the latents once more."""
+        return 16 if getattr(pipeline, "transformer", None) is not None else 8
+
+    def _called(
+        self, pipeline: Any, requests: Sequence[Request], calls: Mapping[str, Any]
+    ) -> NDArray[np.uint8]:
+        images = pipeline(
+            **self._prompts(pipeline, requests), generator=_generators(requests), **calls
+        ).images
+        return np.asarray((np.asarray(images) * 255).round().clip(0, 255), dtype=np.uint8)
+
+    def _prompts(self, pipeline: Any, requests: Sequence[Request]) -> dict[str, Any]:
+        prompts = [each.prompt for each in requests]
+        negatives = [each.negative_prompt for each in requests]
+        if embedder := self._embedder(pipeline, requests[0]):
+            return dict(embedder(prompts, negatives))
+        taken = inspect.signature(pipeline.__call__).parameters
+        # SDXL zeroes the embedding of a negative prompt that is not given, not that of an empty one.
+        if not requests[0].negative_prompt:
+            return {"prompt": prompts}
+        # FLUX accepts a negative prompt and ignores it.
+        if "true_cfg_scale" in taken or "negative_prompt" not in taken:
+            raise ValueError(
+                f"{type(pipeline).__name__} takes no negative prompt; leave negative_prompt empty"
+            )
+        return {"prompt": prompts, "negative_prompt": negatives}
+
+    def _embedder(self, pipeline: Any, first: Request) -> PromptEmbedder | None:
+        """Embeds prompts beforehand where they are weighted, or kept by a declared cache."""
+        weighted = first.prompt_syntax == "compel"
+        memory = self._models[first.model].memory_on(self._device.name)
+        if not weighted and not (memory.prompt_cache and supports_weighting(pipeline)):
+            return None
+        # The same words mean other embeddings under other adapters.
+        if self._adapters != (first.model, first.adapters):
+            self._embedders = {}
+            self._adapters = (first.model, first.adapters)
+        key = (id(pipeline), weighted)
+        if key not in self._embedders:
+            self._embedders[key] = PromptEmbedder(pipeline, weighted, memory.prompt_cache)
+        return self._embedders[key]
+
+    def _controls(
+        self, requests: Sequence[Request], kept: Sequence[Kept | None], named: bool
+    ) -> dict[str, Any]:
+        import torch
+
+        drawn = [self._pictures.controls(each, k) for each, k in zip(requests, kept, strict=True)]
+        stacked = [torch.from_numpy(np.stack(each)) for each in zip(*drawn, strict=True)]
+        scales = [float(each.scale) for each in requests[0].controls]
+        several = len(stacked) > 1
+        return {
+            "control_image" if named else "image": stacked if several else stacked[0],
+            "controlnet_conditioning_scale": scales if several else scales[0],
+        }
+
+    def _depths(self, requests: Sequence[Request]) -> Any:
+        import torch
+
+        maps = [self._pictures.depth(each) for each in requests]
+        return torch.from_numpy(np.stack([each for each in maps if each is not None]))
+
+    def _upscaled(self, pipeline: Any, requests: Sequence[Request], kind: str) -> NDArray[np.uint8]:
+        """Each picture enlarged, in tiles where it is larger than the model's own size."""
+        first, factor = requests[0], FACTOR[kind]
+        model = self._models[first.model]
+        taken = inspect.signature(pipeline.__call__).parameters
+        calls = {"num_inference_steps": first.steps, "guidance_scale": first.guidance}
+        calls = {name: value for name, value in calls.items() if name in taken}
+
+        def enlarge(tiles: list[tuple[Request, RgbImage]]) -> NDArray[np.uint8]:
+            own = [request for request, _ in tiles]
+            pictures = [Image.fromarray(tile) for _, tile in tiles]
+            return self._called(pipeline, own, {**calls, "image": pictures, "output_type": "np"})
+
+        pictures = [(each, self._pictures.small(each, factor)) for each in requests]
+        side = (model.height // factor, model.width // factor)
+        large = upscaled(pictures, enlarge, factor, side, self._batch_size)
+        return np.stack([each[: first.height, : first.width] for each in large])
+
+    def _scheduler(self, first: Request) -> Any:
+        own, model = self._loader.scheduler, self._models[first.model]
+        if not first.scheduler and not model.scheduler_config:
+            return own
+        import diffusers
+
+        kind = getattr(diffusers, first.scheduler, None) if first.scheduler else type(own)
+        if kind is None or not hasattr(kind, "from_config"):
+            raise SetupError(
+                f"diffusers has no scheduler {first.scheduler!r}; mend it in the models file"
+            )
+        return kind.from_config(own.config, **model.scheduler_config)
+
+
+def _generators(requests: Sequence[Request]) -> list[Any]:
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(each.seed) for each in requests]
+
+
+def _photo_and_depth(request: Request) -> bool:
+    """Depth-to-image by a model of its own, which starts from the photo."""
+    return request.mode == "depth-to-image" and not request.controls
+
+
+def _put_back(made: RgbImage, kept: Kept | None) -> RgbImage:
+    """The made picture with the original's pixels wherever nothing was to change.
+
+    The autoencoder alters every pixel, also those that were not repainted.
+    """
+    if kept is None:
+        return made
+    share = kept.repainted[..., None]
+    mixed = made * share + kept.original * (1 - share)
+    result: RgbImage = mixed.round().clip(0, 255).astype(np.uint8)
+    return result
