@@ -79,7 +79,8 @@ def produce(
     Returns the run's summary. Raises PlatemarkError subclasses for inputs and set-up.
     """
     settings = load_settings(Path(workspace) if workspace else None)
-    plan = make_plan(settings, Path(brief), policy, template, asset_finder(settings))
+    with asset_finder(settings) as find:
+        plan = make_plan(settings, Path(brief), policy, template, find)
     with open_production(settings, plan, patience) as production:
         if production.batches:
             _run_batches(production)

@@ -97,7 +97,7 @@ class Production:
         done = done_request_ids(lake, [request.request_id for request in plan.requests])
         self._batch_size = settings.batch_size or device.batch_size
         self.store = InputStore(settings, plan.pictures)
-        self.batches = plan.batches(done, self._batch_size, self._has_step)
+        self.batches = plan.batches(done, self._batch_size, self.store.has_step)
         self.tally = Tally(len(plan.requests), len(done))
         self.cells: deque[Cell] = deque(maxlen=SHEET_CELLS)
         self._ready: dict[int, Batch] = {}
@@ -238,9 +238,6 @@ class Production:
             self.settings, self.plan.policy, self.plan.models, checks, identity, self.store
         )
 
-    def _has_step(self, request_id: str) -> bool:
-        return self.store.step(request_id) is not None
-
     def _register(self) -> None:
         policy = self.plan.policy
         register_policy(
@@ -307,11 +304,23 @@ class Production:
 
     def _note_pictures(self, images: NDArray[np.uint8], produced: list[Produced]) -> None:
         for image, each in zip(images, produced, strict=True):
+            self.cells.extend(self._inputs_of(each))
             outcome = each.verdict.outcome if each.verdict else "failed"
             reasons = each.verdict.reasons if each.verdict else ()
             why = f"{outcome}: {reasons[0].rule}" if reasons else outcome
             name = f"{each.request.sku}-{each.request.index}"
             self.cells.append(Cell(image, (name, each.request.prompt, why), outcome))
+
+    def _inputs_of(self, produced: Produced) -> Iterator[Cell]:
+        """The pictures that an image was made from, each once, to stand before it on the sheet."""
+        name = f"{produced.request.sku}-{produced.request.index}"
+        roles: dict[str, list[str]] = {}
+        for used in produced.used:
+            roles.setdefault(used.sha256, []).append(used.role)
+        for sha256, found in roles.items():
+            title = next(used.name for used in produced.used if used.sha256 == sha256)
+            words = " and ".join(dict.fromkeys(found))
+            yield Cell(self.store.pixels(sha256), (f"{words} of {name}", title, ""))
 
 
 def libraries(settings: Settings) -> Mapping[str, Any]:

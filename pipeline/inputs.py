@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Fault, SetupError
+from pipeline.errors import Fault, InputError, SetupError
 from pipeline.images import ImageRefused, RgbImage, decode_limited, read_limited
 from pipeline.request import Request, canonical_json
 from pipeline.restrictions import Credentials, read_credentials
@@ -32,8 +32,8 @@ class CatalogAsset:
     sha256: str
     path: Path
     name: str
-    licence: str
-    """Of the model that made it."""
+    licences: tuple[str, ...] = ()
+    """Of all models that had a part in it, and in the assets that it was made from."""
 
 
 FindAsset = Callable[[str], CatalogAsset]
@@ -97,8 +97,6 @@ def open_asset(
     name: str, find: FindAsset | None, where: str, anchors: bytes, faults: list[Fault]
 ) -> Picture | None:
     """The approved or passed asset called `name`; what the catalog says against it is a fault."""
-    from pipeline.errors import InputError
-
     if find is None:
         faults.append(Fault(f"asset {name!r}: there is no catalog yet", where, "run a brief first"))
         return None
@@ -148,6 +146,7 @@ class InputStore:
         """`pictures` are the plan's, by SHA-256; copies are made by `keep`."""
         self._folder = settings.inputs
         self._pictures = dict(pictures or {})
+        self._kept: set[str] = set()
 
     def keep(self, request: Request) -> None:
         """Copy what a chain's requests name into the workspace.
@@ -156,7 +155,7 @@ class InputStore:
         """
         for each in {i.sha256 for step in request.chain for i in step.inputs if i.source != "step"}:
             picture = self._pictures.get(each)
-            if picture is None:
+            if picture is None or each in self._kept:
                 continue
             if not self.path(each, picture.mime).exists():
                 data = read_limited(picture.path)
@@ -165,6 +164,7 @@ class InputStore:
                 write_file(self.path(each, picture.mime), data)
             # Written anew: what is known of a picture may have become more.
             write_file(self._beside(each), canonical_json(picture.as_json()))
+            self._kept.add(each)
 
     def path(self, sha256: str, mime: str) -> Path:
         """Where the copy of a picture lies."""
@@ -201,6 +201,10 @@ class InputStore:
         except OSError:
             return None
         return sha256 if self.path(sha256, "image/png").exists() else None
+
+    def has_step(self, request_id: str) -> bool:
+        """Whether the picture of a step has been made."""
+        return self.step(request_id) is not None
 
     def facts(self, sha256: str) -> dict[str, Any]:
         """What was known of a picture when it was kept: its credentials, whose asset it is."""

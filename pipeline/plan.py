@@ -21,7 +21,7 @@ from pipeline.policy import Policy, load_policy
 from pipeline.request import Request
 from pipeline.resolve import Surroundings, resolve_requests
 from pipeline.settings import Settings
-from pipeline.verdict import model_refusals, prompt_refusals
+from pipeline.verdict import model_refusals, picture_refusals, prompt_refusals
 
 T = TypeVar("T")
 
@@ -108,11 +108,7 @@ def make_plan(
         find_asset=find_asset,
         writer=settings.prompt_writer,
         prompt_cache=settings.root / "prompts",
-        forbidden=lambda picture: (
-            picture.credentials.forbids("editing")
-            if loaded_policy.inputs.restricted == "refuse"
-            else ()
-        ),
+        forbidden=lambda picture: picture_refusals(loaded_policy, picture),
         refuse=lambda request: prompt_refusals(loaded_policy, request),
         refuse_models=lambda models, images: model_refusals(
             loaded_policy, images, {name: model.licence for name, model in models.items()}

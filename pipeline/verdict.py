@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import Fault
+from pipeline.inputs import Picture
 from pipeline.policy_model import Bound, Policy, Rule
 from pipeline.records import Outcome, Reason, Score, Verdict
 from pipeline.request import Request
@@ -79,6 +80,16 @@ def prompt_refusals(policy: Policy, request: Request) -> list[Fault]:
         for text in _prompts(request)
         for reason in _prompt_reasons(policy, text)
     ]
+
+
+def picture_refusals(policy: Policy, picture: Picture) -> list[str]:
+    """What the policy has against an input before it is used: its own marks, and for an asset of
+    ours the licences of the models that made it."""
+    licences = picture.asset.licences if picture.asset else ()
+    against = [reason.text for each in licences for reason in _licence_reasons(policy, each)]
+    if policy.inputs.restricted == "refuse":
+        against += picture.credentials.forbids("editing")
+    return against
 
 
 def _prompts(request: Request) -> list[str]:

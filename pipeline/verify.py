@@ -69,6 +69,8 @@ class Report:
     label: str | None = None
     source_types: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+    ingredients: tuple[Mapping[str, Any], ...] = ()
+    """What it was made from: title, relationship, instance id, and their own manifests' labels."""
     generation: Mapping[str, Any] | None = None
     policy: Mapping[str, Any] | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -231,6 +233,15 @@ def _told(store: Mapping[str, Any]) -> dict[str, Any]:
             dict.fromkeys(a["digitalSourceType"] for a in actions if a.get("digitalSourceType"))
         ),
         "actions": tuple(str(a.get("action")) for a in actions),
+        "ingredients": tuple(
+            {
+                "title": each.get("title"),
+                "relationship": each.get("relationship"),
+                "instance_id": each.get("instance_id"),
+                "manifest": each.get("active_manifest"),
+            }
+            for each in active.get("ingredients") or []
+        ),
         "generation": data.get(GENERATION),
         "policy": data.get(POLICY),
     }

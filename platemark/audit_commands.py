@@ -215,6 +215,13 @@ def _print_story(told: dict[str, Any]) -> None:
     out.print(f"terms     {request['terms_id'] or 'none'}, until {request['expires'] or 'no end'}")
     if request["error"]:
         out.print(f"failed    {request['error']}", style="red")
+    for used in told["inputs"]:
+        state = "" if used["c2pa_state"] == "None" else f", C2PA {used['c2pa_state']}"
+        says = "".join(f"; {each}" for each in used["restrictions"])
+        out.print(
+            f"made from {used['role']} {used['name']} ({used['source']}{state}) "
+            f"{used['sha256'][:12]}{says}"
+        )
     if verdict:
         outcome = verdict["outcome"]
         by = f" by {verdict['policy']} {verdict['policy_version']}"

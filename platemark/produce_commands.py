@@ -42,10 +42,13 @@ def plan(
     from catalog.lake import exists, reading
     from catalog.read import done_request_ids, done_under_other_policies, measured_speed
     from pipeline.generate.device import pick_device
+    from pipeline.inputs import InputStore
     from pipeline.plan import make_plan
+    from pipeline.resolve import every_model
 
     settings = load_settings(workspace)
-    planned = make_plan(settings, brief, policy, template, asset_finder(settings))
+    with asset_finder(settings) as find:
+        planned = make_plan(settings, brief, policy, template, find)
     done: set[str] = set()
     speed: dict[str, float] = {}
     judged: dict[str, int] = {}
@@ -54,8 +57,13 @@ def plan(
             done = done_request_ids(lake, [each.request_id for each in planned.requests])
             speed = measured_speed(lake)
             judged = done_under_other_policies(lake, done, planned.policy.digest)
-    batches = planned.batches(done, settings.batch_size or pick_device(settings.device).batch_size)
+    batches = planned.batches(
+        done,
+        settings.batch_size or pick_device(settings.device).batch_size,
+        InputStore(settings).has_step,
+    )
     todo = [request for batch in batches for request in batch.requests]
+    finals = [request for batch in batches if batch.final for request in batch.requests]
     known = all(request.model in speed for request in todo)
     seconds = sum(1 / speed[request.model] for request in todo) if known else None
     report = {
@@ -65,7 +73,8 @@ def plan(
         "policy_digest": planned.policy.digest,
         "images": len(planned.requests),
         "done": len(done),
-        "to_make": len(todo),
+        "to_make": len(finals),
+        "steps_to_make": len(todo),
         "batches": len(batches),
         "seconds": None if seconds is None else round(seconds, 1),
         "models": [
@@ -74,9 +83,13 @@ def plan(
                 "kind": model.kind,
                 "licence": model.licence,
                 "revision": model.revision[:12],
-                "images": sum(request.model == model.name for request in todo),
+                "images": sum(model.name in every_model(request) for request in finals),
             }
             for model in (*planned.models.values(), *planned.detectors.values())
+        ],
+        "refused_items": [
+            {"sku": each.sku, "faults": [str(fault) for fault in each.faults]}
+            for each in planned.refused
         ],
         "judged_by_other_policies": judged,
         "notices": [*planned.notices, *(_judged(*each) for each in judged.items())],
@@ -91,6 +104,7 @@ def plan(
         guess = "not known yet: this machine has not run this model" if seconds is None else ""
         out.print(f"Time: {guess or 'about ' + duration(seconds or 0)}")
     print_rows(report["models"])  # type: ignore[arg-type]
+    _print_refused(report["refused_items"])  # type: ignore[arg-type]
     print_notices(report["notices"])  # type: ignore[arg-type]
 
 
@@ -128,7 +142,8 @@ def schedule(
     from flows.serving import Schedule, add_schedule
     from pipeline.plan import make_plan
 
-    make_plan(settings, brief, policy, template, asset_finder(settings))
+    with asset_finder(settings) as find:
+        make_plan(settings, brief, policy, template, find)
     kept_policy = str(Path(policy).resolve()) if Path(policy).is_file() else policy
     try:
         kept = Schedule(
@@ -180,11 +195,19 @@ def print_summary(summary: dict[str, Any]) -> None:
     if summary["reasons"]:
         rows = [{"rule": rule, "images": count} for rule, count in summary["reasons"].items()]
         print_rows(rows)
+    _print_refused(summary["refused_items"])
     for error, count in summary["errors"].items():
         err.print(f"{count} failed: {error}", style="red")
     if summary["contact_sheet"]:
         out.print(f"Contact sheet: {summary['contact_sheet']}")
     print_notices(summary["notices"])
+
+
+def _print_refused(items: list[dict[str, Any]]) -> None:
+    """The items that are skipped, each with all its faults."""
+    for item in items:
+        for fault in item["faults"]:
+            err.print(f"skipped {item['sku']}: {fault}", style="yellow")
 
 
 def _judged(policy: str, count: int) -> str:
@@ -205,7 +228,8 @@ def produce_here(
     from pipeline.plan import make_plan
 
     # Wrong input is told at once, before Prefect takes its seconds to start.
-    make_plan(settings, brief, policy, template, asset_finder(settings))
+    with asset_finder(settings) as find:
+        make_plan(settings, brief, policy, template, find)
     _prepare(settings)
     with _progress() as show:
         from flows.produce import LISTENER, produce

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.rule import Rule
@@ -15,6 +15,7 @@ from platemark.pack_commands import print_pack
 from platemark.produce_commands import print_summary, produce_here
 
 BRIEF = ROOT / "starter" / "demo" / "brief.yaml"
+ALL_MODES = ROOT / "starter" / "demo" / "all-modes.yaml"
 POLICY = "starter"
 
 
@@ -23,16 +24,49 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Produce")(demo)
 
 
-def demo(workspace: Workspace = None, as_json: AsJson = False) -> None:
+def demo(
+    all_modes: Annotated[
+        bool, typer.Option("--all-modes", help="Then every way to make an image, by the same path.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
     """The guided tour: a small catalogue shoot made, checked, signed, indexed and exported."""
     settings = load_settings(workspace)
+    modes: dict[str, Any] | None = None
     if as_json:
         summary = produce_here(settings, BRIEF, POLICY)
-        print_json({"run": summary, "pack": _export(settings, summary["run_id"])})
+        told = {"run": summary, "pack": _export(settings, summary["run_id"])}
+        if all_modes:
+            modes = produce_here(settings, ALL_MODES, POLICY)
+            told["all_modes"] = modes
+        print_json(told)
     else:
         summary = _tell(settings)
-    if summary["outcomes"]["failed"]:
+        modes = _tell_modes(settings) if all_modes else None
+    if summary["outcomes"]["failed"] or (modes and modes["outcomes"]["failed"]):
         raise typer.Exit(1)
+
+
+def _tell_modes(settings: Settings) -> dict[str, Any]:
+    from catalog.audit import ask_sql
+
+    out.print(Rule("Every way to make an image", align="left"))
+    out.print(f"brief {ALL_MODES}, policy {POLICY}")
+    summary = produce_here(settings, ALL_MODES, POLICY)
+    print_summary(summary)
+    answer = ask_sql(settings.catalog, _MODES).table.to_pylist()
+    print_rows(answer)
+    out.print("platemark audit made-from -P asset=CHAIN  # what an image was made of, step by step")
+    return summary
+
+
+_MODES = """
+SELECT i.sku AS image, i.mode, i.outcome AS verdict,
+       coalesce((SELECT string_agg(concat(f.role, ' ', f.name), ', ' ORDER BY f.step, f.role)
+                 FROM inputs AS f WHERE f.request_id = i.request_id), '') AS made_from
+FROM images AS i WHERE i.campaign = 'all-modes' ORDER BY i.recorded_at, i.sku
+"""
 
 
 def _tell(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from starter import controls, library, pictures
 from starter.augment import round_trips
@@ -74,6 +74,15 @@ def _wear(rgb: Tensor, rng: Random) -> Tensor:
     lift = 0.08 * (torch.rand(n, 3, 1, 1) - 0.5)
     noise = 0.05 * torch.rand(n, 1, 1, 1) ** 2 * torch.randn_like(rgb)
     return (rgb * gain + lift + noise).clamp(0, 1)
+
+
+def wake(model: nn.Module) -> None:
+    """He's variance for every layer: transformers' 0.02 starves models as narrow as these."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class Source:

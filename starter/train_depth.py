@@ -23,7 +23,7 @@ FOLDER = WEIGHTS / "depth"
 
 def build() -> GLPNForDepthEstimation:
     """An untrained GLPN of 0.4 M parameters that takes 128 px pictures."""
-    return GLPNForDepthEstimation(
+    model = GLPNForDepthEstimation(
         GLPNConfig(
             depths=[1, 1, 1, 1],
             hidden_sizes=[24, 32, 64, 96],
@@ -36,6 +36,8 @@ def build() -> GLPNForDepthEstimation:
             drop_path_rate=0.0,
         )
     )
+    dense.wake(model)
+    return model
 
 
 def processor() -> DPTImageProcessor:

@@ -59,3 +59,11 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "terms: {id: t1, licensor: Acme, expires: 2099-12-31, channels: [web]}\n"
     )
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models file of small random checkpoints, one of every family (tests/small_models.py)."""
+    import small_models
+
+    return small_models.build(tmp_path_factory.mktemp("small-models"))

@@ -51,7 +51,9 @@ def read_rights(library: str, folder: Path) -> tuple[list[Reference], list[Fault
     except UnicodeDecodeError:
         fault = Fault("not UTF-8", str(table), "save it as UTF-8")
         raise InputError(f"library {library!r}", [fault]) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True
+    )
     faults = _header_faults(reader.fieldnames or (), table)
     if faults:
         raise InputError(f"library {library!r}", faults)
@@ -75,10 +77,11 @@ def read_rights(library: str, folder: Path) -> tuple[list[Reference], list[Fault
                 references.append(found)
     except csv.Error as error:
         faults.append(Fault(str(error), f"{table}, row {reader.line_num}", "mend the quotes"))
-    return references, faults + _unlisted(folder, rows_of)
+    return references, faults + unlisted(folder, rows_of)
 
 
-def _delimiter(text: str) -> str:
+def delimiter_of(text: str) -> str:
+    """What separates the fields: a semicolon where the header has some and no comma."""
     header = text.partition("\n")[0]
     return ";" if ";" in header and "," not in header else ","
 
@@ -127,7 +130,7 @@ def _sha256(folder: Path, name: str) -> str:
         raise ImageRefused(f"{name!r} cannot be read: {error}", "check the file") from None
 
 
-def _unlisted(folder: Path, listed: dict[str, int]) -> list[Fault]:
+def unlisted(folder: Path, listed: dict[str, int]) -> list[Fault]:
     """Files without a row: whoever put them there believes them protected."""
     names = (
         file.relative_to(folder)

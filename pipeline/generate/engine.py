@@ -53,11 +53,14 @@ class Diffusers:
         pipeline = self._loader.pipeline(requests[0])
         pipeline.scheduler = self._scheduler(requests[0])
         kind = self._models[requests[0].model].kind
-        if kind in FACTOR:
-            return Generated(self._upscaled(pipeline, requests, kind), (None,) * len(requests))
         kept = [self._pictures.kept(each) if each.region else None for each in requests]
         made: list[RgbImage | None] = [None] * len(requests)
         for indices in self._alike(pipeline, requests):
+            if kind in FACTOR:
+                large = self._upscaled(pipeline, [requests[i] for i in indices], kind)
+                for index, picture in zip(indices, large, strict=True):
+                    made[index] = picture
+                continue
             # A smaller pass takes other kernels, whose rounding differs: a batch that is not full
             # is filled up, so that an image is the same whoever its neighbours are.
             filled = indices + [indices[-1]] * (self._batch_size - len(indices))
@@ -67,14 +70,18 @@ class Diffusers:
         return Generated(np.stack([each for each in made if each is not None]), tuple(kept))
 
     def _alike(self, pipeline: Any, requests: Sequence[Request]) -> list[list[int]]:
-        """Indices of requests that one pass can hold: weighted prompts must be of one length."""
-        if requests[0].prompt_syntax == "plain":
-            return [list(range(len(requests)))]
-        embedder = self._embedder(pipeline, requests[0])
-        groups: dict[int, list[int]] = {}
+        """Indices of requests that one pass can hold.
+
+        Their inputs are of the same roles (a depth picture is given or guessed), their weighted
+        prompts of one length.
+        """
+        weighted = requests[0].prompt_syntax != "plain"
+        embedder = self._embedder(pipeline, requests[0]) if weighted else None
+        groups: dict[tuple[object, ...], list[int]] = {}
         for index, each in enumerate(requests):
+            roles = tuple(given.role for given in each.inputs)
             chunks = embedder.chunks(each.prompt, each.negative_prompt) if embedder else 1
-            groups.setdefault(chunks, []).append(index)
+            groups.setdefault((roles, chunks), []).append(index)
         return list(groups.values())
 
     def _pass(
@@ -83,9 +90,10 @@ class Diffusers:
         first = requests[0]
         taken = inspect.signature(pipeline.__call__).parameters
         width, height = first.width, first.height
+        more = tuple(-side % self._multiple(pipeline) for side in (height, width))
         offered: dict[str, Any] = {
-            "width": width + -width % self._multiple(pipeline),
-            "height": height + -height % self._multiple(pipeline),
+            "width": width + more[1],
+            "height": height + more[0],
             "num_inference_steps": first.steps,
             "guidance_scale": first.guidance,
             "output_type": "np",
@@ -93,19 +101,19 @@ class Diffusers:
         if first.strength is not None:
             offered["strength"] = first.strength
         if first.region:
-            offered["image"] = [Image.fromarray(k.original) for k in kept if k]
-            offered["mask_image"] = [
-                Image.fromarray((k.repainted * 255).round().astype(np.uint8)) for k in kept if k
-            ]
+            offered["image"] = [Image.fromarray(_framed(k.original, more)) for k in kept if k]
+            masks = [(k.repainted * 255).round().astype(np.uint8) for k in kept if k]
+            offered["mask_image"] = [Image.fromarray(_framed(each, more)) for each in masks]
         elif first.mode in ("image-to-image", "variation") or _photo_and_depth(first):
-            offered["image"] = [Image.fromarray(self._pictures.image(each)) for each in requests]
+            pictures = [_framed(self._pictures.image(each), more) for each in requests]
+            offered["image"] = [Image.fromarray(each) for each in pictures]
         if _photo_and_depth(first) and first.inputs[-1].role == "depth":
             offered["depth_map"] = self._depths(requests)
         if first.controls:
-            offered |= self._controls(requests, kept, "control_image" in taken)
+            offered |= self._controls(requests, kept, "control_image" in taken, more)
         calls = {name: value for name, value in offered.items() if name in taken}
         made = self._called(pipeline, requests, calls)
-        top, left = (made.shape[1] - height) // 2, (made.shape[2] - width) // 2
+        top, left = more[0] // 2, more[1] // 2
         return made[:, top : top + height, left : left + width]
 
     @staticmethod
@@ -125,9 +133,14 @@ class Diffusers:
         prompts = [each.prompt for each in requests]
         negatives = [each.negative_prompt for each in requests]
         if embedder := self._embedder(pipeline, requests[0]):
-            return dict(embedder(prompts, negatives))
+            made = embedder(prompts, negatives)
+            zeroed = getattr(pipeline.config, "force_zeros_for_empty_prompt", False)
+            for name in [name for name in made if name.startswith("negative")]:
+                if zeroed and not requests[0].negative_prompt:
+                    made[name] = made[name] * 0
+            return dict(made)
         taken = inspect.signature(pipeline.__call__).parameters
-        # SDXL zeroes the embedding of a negative prompt that is not given, not that of an empty one.
+        # SDXL zeroes the embedding of a negative prompt that is not given, not of an empty one.
         if not requests[0].negative_prompt:
             return {"prompt": prompts}
         # FLUX accepts a negative prompt and ignores it.
@@ -153,12 +166,17 @@ class Diffusers:
         return self._embedders[key]
 
     def _controls(
-        self, requests: Sequence[Request], kept: Sequence[Kept | None], named: bool
+        self,
+        requests: Sequence[Request],
+        kept: Sequence[Kept | None],
+        named: bool,
+        more: tuple[int, ...],
     ) -> dict[str, Any]:
         import torch
 
         drawn = [self._pictures.controls(each, k) for each, k in zip(requests, kept, strict=True)]
-        stacked = [torch.from_numpy(np.stack(each)) for each in zip(*drawn, strict=True)]
+        framed = [[_framed(picture, (0, *more)) for picture in each] for each in drawn]
+        stacked = [torch.from_numpy(np.stack(each)) for each in zip(*framed, strict=True)]
         scales = [float(each.scale) for each in requests[0].controls]
         several = len(stacked) > 1
         return {
@@ -213,6 +231,15 @@ def _generators(requests: Sequence[Request]) -> list[Any]:
 def _photo_and_depth(request: Request) -> bool:
     """Depth-to-image by a model of its own, which starts from the photo."""
     return request.mode == "depth-to-image" and not request.controls
+
+
+def _framed(picture: NDArray[Any], more: tuple[int, ...]) -> NDArray[Any]:
+    """The picture with its edge repeated around it, by `more` pixels along each of the first axes.
+
+    Offered smaller than what is painted, it would be stretched, and lie beside its mask.
+    """
+    widths = [(each // 2, each - each // 2) for each in more]
+    return np.pad(picture, widths + [(0, 0)] * (picture.ndim - len(more)), mode="edge")
 
 
 def _put_back(made: RgbImage, kept: Kept | None) -> RgbImage:

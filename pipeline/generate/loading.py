@@ -120,9 +120,13 @@ class Loader:
     def _control(self, name: str, dtype: Any) -> Any:
         if name not in self._controls:
             model = self._models[name]
-            self._controls[name] = _control_class(model).from_pretrained(
-                model.source, dtype=dtype, use_safetensors=True, **_pinned(model)
-            )
+            kind = _control_class(model)
+            try:
+                self._controls[name] = kind.from_pretrained(
+                    model.source, dtype=dtype, use_safetensors=True, **_pinned(model)
+                )
+            except _LOAD_ERRORS as error:
+                raise SetupError(_does_not_load(model, error)) from error
         return self._controls[name]
 
     def _switch(self, pipeline: Any, adapters: tuple[Adapter, ...]) -> None:

@@ -177,6 +177,8 @@ def supports_weighting(pipeline: Any) -> bool:
         and {"prompt_embeds", "negative_prompt_embeds"} <= taken.keys()
         and names["text_encoder"] == "CLIPTextModel"
         and names["text_encoder_2"] in (absent, "CLIPTextModelWithProjection")
+        # The latent upscaler wants a pooled prompt of its only tower.
+        and ("pooled_prompt_embeds" in taken) == (names["text_encoder_2"] != absent)
         and names["text_encoder_3"] == absent
         and names["unet"] != absent
     )
@@ -249,7 +251,12 @@ class PromptEmbedder:
         """
         tokenizers = [tower.conditioning_provider.tokenizer for tower in self._towers]
         return max(
-            (chunks_of(each, text) for each in tokenizers for text in (prompt, negative)), default=1
+            (
+                chunks_of(each, self._spelt_out(text))
+                for each in tokenizers
+                for text in (prompt, negative)
+            ),
+            default=1,
         )
 
     def clear(self) -> None:
@@ -273,6 +280,13 @@ class PromptEmbedder:
                 self._cache.popitem(last=False)
         return encoded
 
+    def _spelt_out(self, text: str) -> str:
+        """A learnt word of several vectors as the several tokens that they are."""
+        if not hasattr(self._pipeline, "maybe_convert_prompt"):
+            return text
+        converted: str = self._pipeline.maybe_convert_prompt(text, self._pipeline.tokenizer)
+        return converted
+
     def _plain(self, text: str) -> tuple[Tensor, Tensor | None]:
         embeddings = self._pipeline.encode_prompt(
             prompt=[text],
@@ -286,6 +300,7 @@ class PromptEmbedder:
         import torch
 
         _refuse_bad_syntax(text)
+        text = self._spelt_out(text)
         device = self._pipeline._execution_device
         try:
             sides = [tower.build_conditioning_tensor(text).to(device) for tower in self._towers]

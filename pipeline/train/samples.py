@@ -91,7 +91,7 @@ def load_samples(
     without a row, missing rights, broken, too large or doubled pictures, and those that say no to
     AI training when no waiver of their rights holder counts `today` (default: the current day).
     """
-    from pipeline.checks.rights import _unlisted
+    from pipeline.checks.rights import unlisted
 
     table = folder / RIGHTS
     subject = f"training pictures in {folder}"
@@ -118,7 +118,7 @@ def load_samples(
             faults += wrong
     except csv.Error as error:
         faults.append(Fault(str(error), f"{table}, row {reader.line_num}", "mend the quotes"))
-    faults += _unlisted(folder, rows)
+    faults += unlisted(folder, rows)
     if not rows and not faults:
         faults.append(Fault("no pictures", str(table), "add a row for each picture"))
     if faults:
@@ -138,9 +138,11 @@ def _read(table: Path, subject: str) -> str:
 
 
 def _reader(text: str, table: Path, subject: str) -> csv.DictReader[str]:
-    from pipeline.checks.rights import _delimiter
+    from pipeline.checks.rights import delimiter_of
 
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True
+    )
     header = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = header
     remedy = f"columns: {','.join(REQUIRED)}; optional: {','.join(OPTIONAL)}"

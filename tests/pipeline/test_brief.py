@@ -21,7 +21,8 @@ TEMPLATE = "a {{ colour }} {{ object }}"
 
 
 def requests_of(path: Path, template: str | None = TEMPLATE):
-    return list(resolve_requests(load_brief(path, template), lambda name, *kinds: MODEL, None).requests)
+    brief = load_brief(path, template)
+    return list(resolve_requests(brief, lambda name, *kinds: MODEL, None).requests)
 
 
 @pytest.mark.parametrize(

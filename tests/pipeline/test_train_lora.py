@@ -23,7 +23,8 @@ from test_restrictions import iim_jpeg, signed, xmp
 from pipeline.errors import BusyError, InputError, SetupError
 from pipeline.keys import Identity
 from pipeline.models import Model, load_models, resolve
-from pipeline.train.lora import WEIGHTS, Progress, train_lora
+from pipeline.train.lora import Progress, train_lora
+from pipeline.train.painter import WEIGHTS
 from pipeline.train.samples import Sample, Waiver, load_samples
 from pipeline.weights import weights_sha256
 from starter.world import Scene, render
