@@ -12,7 +12,6 @@ from pipeline.inputs import CatalogAsset, FindAsset
 from pipeline.settings import Settings
 from pipeline.store import path_of
 
-
 # Licences flow down: an asset may itself have been made from assets.
 _LICENCES = """
 WITH RECURSIVE made AS (

@@ -14,8 +14,10 @@ from typing import Any
 from pipeline.ingredients import Made, is_edit, source_type
 from pipeline.label import SOURCE_TYPE, MakerModel, safe_text, text_sha256
 from pipeline.policy_model import Policy
-from pipeline.request import Request, plain_json
+from pipeline.request import Region, Request, plain_json
 
+_BOX = ("x", "y", "width", "height")
+_SIDES = ("left", "top", "right", "bottom")
 _DESCRIPTIONS = {
     "inpainting": "a region was repainted by a model",
     "outpainting": "the picture was extended by a model",
@@ -145,16 +147,27 @@ def _recipe(step: Request, made: Made, number: int) -> dict[str, Any]:
         if each.step == number
     ]
     found: dict[str, Any] = {"inputs": inputs} if inputs else {}
-    for name in ("strength", "region", "controls", "adapters"):
+    for name in ("strength", "controls", "adapters"):
         if value := getattr(step, name):
             found[name] = plain_json(value)
+    if step.region:
+        found["region"] = _named_box(step.region)
     if region := made.regions.get(step.request_id):
-        found["repainted"] = list(region.box)
+        found["repainted"] = dict(zip(_BOX, map(int, region.box), strict=True))
     if step.prompt_syntax != "plain":
         found["prompt_syntax"] = step.prompt_syntax
     if step.prompt_writer:
         found["prompt_writer"] = safe_text(step.prompt_writer)
     return found
+
+
+def _named_box(region: Region) -> dict[str, Any]:
+    """A region as JSON. Its numbers have names: the SDK makes lists of small ones bytes."""
+    told = {key: value for key, value in plain_json(region).items() if value}
+    if region.box:
+        names = _SIDES if region.kind == "border" else _BOX
+        told["box"] = dict(zip(names, region.box, strict=True))
+    return told
 
 
 def _prompt(request: Request, policy: Policy) -> dict[str, str]:

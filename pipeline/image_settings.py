@@ -204,7 +204,8 @@ class StepSettings(_Settings):
 class NextStep(StepSettings):
     """A further step of a chain: takes the picture of the step before as its image.
 
-    `prompt` replaces the item's prompt for this step; it is a template like the brief's.
+    Without `model` it uses the item's. `prompt` replaces the item's prompt for this step; it is a
+    template like the brief's.
     """
 
     prompt: str = Field(default="", max_length=20_000)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipeline.encode import lossless_png
+from pipeline.images import decode_limited
 from pipeline.inputs import InputStore, RepaintedRegion
 from pipeline.label import SOURCE_TYPE as TRAINED
 from pipeline.records import UsedInput
@@ -68,6 +70,9 @@ def made_from(request: Request, store: InputStore) -> Made:
             told = _used(each, number, sha256 or each.sha256, mime, store)
             used.append(told)
             if told.sha256 not in ingredients:
+                if told.c2pa_state == "Invalid" and told.c2pa_label is None:
+                    # A manifest that cannot be read cannot be carried: the pixels go in alone.
+                    data, mime = lossless_png(decode_limited(data)), "image/png"
                 parent = number == 0 and each.role == "image" and is_edit(step)
                 ingredients[told.sha256] = Ingredient(
                     label=f"input-{len(ingredients) + 1}",
@@ -76,7 +81,7 @@ def made_from(request: Request, store: InputStore) -> Made:
                     mime=mime,
                     sha256=told.sha256,
                     data=data,
-                    is_signed=told.c2pa_state != "None",
+                    is_signed=told.c2pa_label is not None,
                 )
     return Made(tuple(used), tuple(ingredients.values()), regions)
 

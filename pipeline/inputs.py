@@ -7,6 +7,7 @@ run copies them into the workspace, so that an image can be signed, or made agai
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -84,10 +85,14 @@ def open_picture(
             faults.append(Fault(f"{name!r} leaves the folder", where, remedy))
             return None
         status = resolved.stat()
+        if not stat.S_ISREG(status.st_mode):
+            faults.append(Fault(f"{name}: not a regular file", where, "check the path"))
+            return None
         return _looked_at(resolved, name, status.st_mtime_ns, status.st_size, anchors)
     except ImageRefused as error:
         faults.append(Fault(f"{name}: {error.what}", where, error.remedy))
-    except (OSError, ValueError) as error:
+    # Links that go in a circle are a RuntimeError.
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         faults.append(Fault(f"{name}: {reason}", where, "check the path"))
     return None
@@ -158,7 +163,10 @@ class InputStore:
             if picture is None or each in self._kept:
                 continue
             if not self.path(each, picture.mime).exists():
-                data = read_limited(picture.path)
+                try:
+                    data = read_limited(picture.path)
+                except (OSError, ImageRefused) as error:
+                    raise SetupError(f"{picture.path}: {error}; restore it and run again") from None
                 if sha256_of(data) != each:
                     raise SetupError(f"{picture.path} changed since it was planned with; run again")
                 write_file(self.path(each, picture.mime), data)

@@ -39,7 +39,8 @@ class Control:
     """A ControlNet at work: its model, what makes the control picture, and its strength.
 
     `preprocessor` is `none` (the input is a control picture), `edges`, `depth` or `segmentation`,
-    made by `tool` at `tool_revision` where that needs a model. `scale` weighs its influence, 0..2.
+    made by `tool` at `tool_revision` where that needs a model, or `hole` (the picture around the
+    region that inpainting repaints). `scale` weighs its influence, 0..2.
     """
 
     model: str

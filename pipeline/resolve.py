@@ -93,7 +93,7 @@ def resolve_requests(
             requests += [request for request in made if request]
             pictures |= steps.pictures
         elif brief.skip_faulty:
-            refused.append(Refused(item.sku, item.where, tuple(own)))
+            refused.append(Refused(item.sku, item.where, tuple(dict.fromkeys(own))))
         else:
             faults += own
     images: dict[str, int] = {}

@@ -78,6 +78,7 @@ class Steps:
         self._brief, self._item, self._models, self._around = brief, item, models, around
         self._templates, self._faults = templates, faults
         self._opened: dict[tuple[str, str], Picture | None] = {}
+        self._number = 0
         self.pictures: dict[str, Picture] = {}
 
     def chain(self, prompt: Prompt, index: int) -> list[Request]:
@@ -87,7 +88,9 @@ class Steps:
         """
         before = len(self._faults)
         made: list[Request] = []
-        for number, settings in enumerate((self._item.settings, *self._item.settings.then)):
+        then = self._item.settings.then
+        for number, settings in enumerate((self._item.settings, *map(self._next, then))):
+            self._number = number
             own = self._step_prompt(settings, prompt)
             source = _made_by(made[-1], number) if made else None
             steps = self._step(settings, own, index, source, number)
@@ -98,6 +101,12 @@ class Steps:
         if len(self._faults) > before:
             return []
         return made
+
+    def _next(self, step: NextStep) -> NextStep:
+        """A further step with the item's model where it names none."""
+        if "model" in step.model_fields_set:
+            return step
+        return step.model_copy(update={"model": self._item.settings.model})
 
     def _step_prompt(self, settings: StepSettings, prompt: Prompt) -> Prompt:
         if not isinstance(settings, NextStep) or not settings.prompt:
@@ -425,7 +434,8 @@ class Steps:
             self._faults.append(fault)
 
     def _where(self, column: str) -> str:
-        return f"{self._item.where}, column {column}"
+        place = f"then {self._number}, {column}" if self._number else f"column {column}"
+        return f"{self._item.where}, {place}"
 
 
 def _made_by(request: Request, number: int) -> _Source:
@@ -443,13 +453,17 @@ def _size(settings: StepSettings, model: Model, source: _Source | None) -> tuple
         return width or _eighth(own[0]), height or _eighth(own[1])
     if source is None or (width and height):
         return width or model.width, height or model.height
+    if width or height:
+        # The other side follows the input's shape.
+        scale = width / source.width if width else (height or 0) / source.height
+        return (
+            width or max(64, _eighth(source.width * scale)),
+            height or max(64, _eighth(source.height * scale)),
+        )
     # As many pixels as the model was made for, in the input's shape.
     scale = (model.width * model.height / (source.width * source.height)) ** 0.5
     scale = min(scale, 1.0) if source.width * source.height >= 64 * 64 else scale
-    return (
-        width or max(64, _eighth(source.width * scale)),
-        height or max(64, _eighth(source.height * scale)),
-    )
+    return max(64, _eighth(source.width * scale)), max(64, _eighth(source.height * scale))
 
 
 def _eighth(side: float) -> int:

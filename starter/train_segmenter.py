@@ -23,7 +23,8 @@ from starter.measures import overlap
 from starter.paths import WEIGHTS
 from starter.vocabulary import SUBJECTS
 
-STEPS, BATCH, RATE, SIDE = 800, 24, 3e-3, 128
+STEPS, BATCH, RATE, SIDE = 1200, 24, 3e-3, 128
+NAME, KEEP = "segmenter", 200
 FOLDER = WEIGHTS / "segmentation"
 LABELS = ("background", *SUBJECTS)
 
@@ -78,15 +79,24 @@ def held_out(model: UperNetForSemanticSegmentation, count: int = 300) -> tuple[T
 
 
 def train(steps: int = STEPS) -> None:
-    """Train and export; minutes, so it starts afresh each time."""
+    """Train (or go on training) and export."""
     torch.manual_seed(51)
-    source = dense.Source(51)
     model = build().train()
     ema = loop.twin(model)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.02)
+    first = 0
+    if state := loop.restore(NAME):
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        if "optimiser" in state:
+            optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    torch.manual_seed(5100 + first)
+    source = dense.Source(51) if first < steps else None
     began = time.time()
-    for step in range(steps):
+    for step in range(first, steps):
         loop.set_rate(optimiser, loop.cosine(step, steps, RATE, 50))
+        assert source
         batch = source.batch(BATCH, Random(step))
         with loop.autocast(torch.device("cpu")):
             logits = model(batch.rgb * 2 - 1).logits.float()
@@ -97,10 +107,13 @@ def train(steps: int = STEPS) -> None:
         optimiser.step()
         loop.average(ema, model, min(0.99, (step + 1) / (step + 10)))
         if (step + 1) % 100 == 0:
-            speed = (time.time() - began) / (step + 1)
+            speed = (time.time() - began) / (step + 1 - first)
             print(
                 f"segment {step + 1}/{steps} loss {loss.item():.4f} {speed:.3f} s/step", flush=True
             )
+        if (step + 1) % KEEP == 0 or step + 1 == steps:
+            kept = {"model": model.state_dict(), "ema": ema.state_dict(), "step": step + 1}
+            loop.save(NAME, kept | {"optimiser": optimiser.state_dict()})
     ground, own = held_out(ema)
     print(f"segment held-out IoU foreground {ground.mean():.4f} right class {own.mean():.4f}")
     ema.half().save_pretrained(FOLDER)

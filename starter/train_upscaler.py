@@ -20,8 +20,8 @@ from starter.upscaler_folder import MAX_NOISE_LEVEL
 
 STEPS, RATE, DROP, KEEP = 1600, 6e-4, 0.15, 200
 NAME = "upscaler"
-CROPS = ((32, 12), (32, 12), (32, 12), (64, 3))
-"""(side in latents, batch) of each step in turn; the last tenth of training sees whole pictures."""
+CROPS = ((32, 12), (64, 3), (64, 3), (128, 1))
+"""(side in latents, batch) of each step in turn; whole pictures teach the frame's own border."""
 MIXES = 1
 """Of the pictures of each geometry, how many are encoded."""
 
@@ -48,11 +48,11 @@ def latents(data: detail.Detail, vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
 
 
 def levels(count: int) -> Tensor:
-    """Timesteps [N]: a quarter at full noise, a quarter noisy, the rest anywhere."""
+    """Timesteps [N]: two fifths at full noise, a fifth noisy, the rest anywhere."""
     t = (torch.rand(count) * 1000).long()
     roll = torch.rand(count)
-    t = torch.where(roll < 0.5, 600 + (t * 2) // 5, t)
-    return torch.where(roll < 0.25, 999, t)
+    t = torch.where(roll < 0.6, 600 + (t * 2) // 5, t)
+    return torch.where(roll < 0.4, 999, t)
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def words(texts: list[str]) -> Tensor:
 
 
 def train(steps: int = STEPS) -> None:
-    """Train (or go on training) both parts, and export after every `KEEP` steps."""
+    """Train (or go on training) both parts, then export them."""
     dev = loop.device()
     vae = train_upscaler_autoencoder.train()
     data = detail.load(TRAIN)
@@ -96,7 +96,7 @@ def train(steps: int = STEPS) -> None:
     for step in range(first, steps):
         loop.set_rate(optimiser, loop.cosine(step, steps, RATE))
         rng = Random(step)
-        side, batch = CROPS[step % len(CROPS)] if step < 0.9 * steps else (128, 1)
+        side, batch = CROPS[step % len(CROPS)]
         row = torch.randint(len(which), (batch,))
         source = data.small if rng.random() < 0.5 else data.rough
         small = source[which[row]]
@@ -134,7 +134,7 @@ def train(steps: int = STEPS) -> None:
         if (step + 1) % KEEP == 0 or step + 1 == steps:
             kept = {"model": model.state_dict(), "ema": ema.state_dict()}
             loop.save(NAME, kept | {"optimiser": optimiser.state_dict(), "step": step + 1})
-            upscaler_folder.export(vae, ema)
+    upscaler_folder.export(vae, ema)
 
 
 if __name__ == "__main__":

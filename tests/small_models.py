@@ -8,6 +8,7 @@ from typing import Any
 import checkpoints
 import torch
 import yaml
+from safetensors.torch import save_file
 
 _PAINTER = {"kind": "text-to-image", "width": 64, "height": 64, "steps": 2, "guidance": 4.0}
 _SD1_PARTS = {
@@ -36,6 +37,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "sd1-other-look": {"kind": "lora"},
     "sdxl-look": {"kind": "lora"},
     "sd1-word": {"kind": "textual-inversion", "token": "<brand>"},
+    "sdxl-word": {"kind": "textual-inversion", "token": "<brand>"},
     "sd1-long-word": {"kind": "textual-inversion", "token": "<house>"},
     "dpt": {"kind": "depth-estimator"},
     "segformer": {"kind": "segmenter"},
@@ -64,6 +66,7 @@ def build(folder: Path) -> Path:
     checkpoints.lora_for(sdxl, folder / "sdxl-look")
     checkpoints.textual_inversion_for(sd1, folder / "sd1-word")
     checkpoints.textual_inversion_for(sd1, folder / "sd1-long-word", "<house>", vectors=2)
+    _word_of_two_towers(folder / "sdxl-word")
     _depth_estimator(depth, folder / "dpt")
     _segmenter(folder / "segformer")
     entries = {
@@ -72,6 +75,14 @@ def build(folder: Path) -> Path:
     path = folder / "models.yaml"
     path.write_text(yaml.safe_dump({"models": entries}))
     return path
+
+
+def _word_of_two_towers(folder: Path) -> None:
+    folder.mkdir()
+    drawn = torch.Generator().manual_seed(4)
+    width = checkpoints.WIDTH
+    vectors = {key: torch.randn(2, width, generator=drawn) for key in ("clip_l", "clip_g")}
+    save_file(vectors, folder / "learned_embeds.safetensors")
 
 
 def _depth_estimator(depth: Path, folder: Path) -> None:

@@ -5,6 +5,8 @@ Scores of images made from others: `inputs.restricted` and `inputs.preserved`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pipeline.generate import Kept
@@ -22,7 +24,7 @@ def preserved_db(image: RgbImage, kept: Kept) -> float:
 
     10 log10(255² / MSE) over all channels of the pixels that may not change at all.
     """
-    outside = kept.repainted <= 0
+    outside = ~(kept.repainted > 0)
     if not outside.any():
         return IDENTICAL_DB
     difference = image[outside].astype(np.float64) - kept.original[outside]
@@ -49,9 +51,12 @@ def input_scores(request: Request, made: Made) -> tuple[Score, ...]:
         told = "; ".join(f"{each['file']}: {each['says']}" for each in says)
         evidence = {**origin, "says": told, "restrictions": says}
         scores.append(Score("inputs", "restricted", float(len(says)), evidence))
-    regions = [each for each in made.regions.values() if each.preserved_db is not None]
-    if regions:
-        worst = min(float(each.preserved_db or 0) for each in regions)
+    edits = [step for step in request.chain if step.region]
+    if edits:
+        regions = [made.regions[e.request_id] for e in edits if e.request_id in made.regions]
+        # What was not measured is no number, and neither is the least of such.
+        measured = [each.preserved_db for each in regions] if len(regions) == len(edits) else []
+        worst = float(np.min(measured)) if measured else math.nan
         found = {**origin, "regions": [list(each.box) for each in regions]}
         scores.append(Score("inputs", "preserved", worst, found))
     return tuple(scores)

@@ -37,6 +37,7 @@ class Diffusers:
         self._pictures = Pictures(store, models, device.name)
         self._embedders: dict[tuple[int, bool], PromptEmbedder] = {}
         self._adapters: object = ()
+        self._model = ""
 
     @property
     def loads(self) -> int:
@@ -45,12 +46,12 @@ class Diffusers:
 
     def load(self, batch: Batch) -> None:
         """Load what `batch` needs. Raises SetupError when it does not load."""
-        self._loader.pipeline(batch.requests[0])
+        self._pipeline(batch.requests[0])
 
     def __call__(self, batch: Batch) -> Generated:
         """The images of a batch, whose requests are alike in everything but their own content."""
         requests = batch.requests
-        pipeline = self._loader.pipeline(requests[0])
+        pipeline = self._pipeline(requests[0])
         pipeline.scheduler = self._scheduler(requests[0])
         kind = self._models[requests[0].model].kind
         kept = [self._pictures.kept(each) if each.region else None for each in requests]
@@ -68,6 +69,12 @@ class Diffusers:
             for place, index in enumerate(indices):
                 made[index] = _put_back(pixels[place], kept[index])
         return Generated(np.stack([each for each in made if each is not None]), tuple(kept))
+
+    def _pipeline(self, first: Request) -> Any:
+        # Embedders hold the pipeline of the model that goes.
+        if self._model != first.model:
+            self._embedders, self._model = {}, first.model
+        return self._loader.pipeline(first)
 
     def _alike(self, pipeline: Any, requests: Sequence[Request]) -> list[list[int]]:
         """Indices of requests that one pass can hold.

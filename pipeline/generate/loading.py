@@ -134,12 +134,10 @@ class Loader:
         kinds = {each.model: self._models[each.model].kind for each in (*self._adapters, *adapters)}
         try:
             if any(kinds[each.model] == "textual-inversion" for each in self._adapters):
-                pipeline.unload_textual_inversion()
+                _forget_words(pipeline)
             for each in adapters:
                 if kinds[each.model] == "textual-inversion":
-                    model = self._models[each.model]
-                    token = {"token": model.token} if model.token else {}
-                    pipeline.load_textual_inversion(model.source, **_weights(model), **token)
+                    _learn_word(pipeline, self._models[each.model])
             loras = [each for each in adapters if kinds[each.model] == "lora"]
             for each in loras:
                 if each.model not in self._loras:
@@ -156,9 +154,18 @@ class Loader:
             elif self._loras:
                 pipeline.disable_lora()
         except _LOAD_ERRORS as error:
+            self._none(pipeline)
             names = ", ".join(each.model for each in adapters)
             raise SetupError(f"adapters {names} do not fit this model: {error}") from error
         self._adapters = adapters
+
+    def _none(self, pipeline: Any) -> None:
+        """Put no adapter to work, whatever a failed switch has left."""
+        if hasattr(pipeline, "unload_textual_inversion"):
+            _forget_words(pipeline)
+        if self._loras and pipeline.get_list_adapters():
+            pipeline.disable_lora()
+        self._adapters = ()
 
 
 def dtype_of(memory: Memory, device: Device) -> Any:
@@ -247,6 +254,31 @@ def _refuse_other_family(pipeline: Any, control: Any, name: str, model: Model) -
                 f"ControlNet {name!r} is of another family than {model.name!r}: its {key} is "
                 f"{other}, not {own}; list the models that it fits under its `base`"
             )
+
+
+def _learn_word(pipeline: Any, model: Model) -> None:
+    """A textual inversion's word: SDXL's have vectors for each of its two text towers."""
+    from diffusers.loaders import textual_inversion
+
+    read: Any = textual_inversion.load_textual_inversion_state_dicts
+    (found,) = read([model.source], **_weights(model))
+    token = {"token": model.token} if model.token else {}
+    if not {"clip_l", "clip_g"} <= set(found):
+        pipeline.load_textual_inversion(found, **token)
+        return
+    if not token:
+        raise ValueError(f"declare the `token` of {model.name}")
+    for key, part in (("clip_l", ""), ("clip_g", "_2")):
+        parts = {name: getattr(pipeline, name + part) for name in ("tokenizer", "text_encoder")}
+        pipeline.load_textual_inversion(found[key], **token, **parts)
+
+
+def _forget_words(pipeline: Any) -> None:
+    for part in ("", "_2"):
+        tower = getattr(pipeline, f"text_encoder{part}", None)
+        if type(tower).__name__.startswith("CLIPText"):
+            tokenizer = getattr(pipeline, f"tokenizer{part}")
+            pipeline.unload_textual_inversion(tokenizer=tokenizer, text_encoder=tower)
 
 
 def _pinned(model: Model) -> dict[str, Any]:

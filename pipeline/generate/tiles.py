@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.images import RgbImage
-from pipeline.request import Request, derived_seed
+from pipeline.request import Request
 
 OVERLAP = 16
 """Pixels that neighbouring tiles share, before enlarging; there they fade into each other."""
@@ -30,13 +31,15 @@ def upscaled(
 ) -> list[RgbImage]:
     """Each picture [h, w, 3] enlarged to [h·factor, w·factor, 3].
 
-    Pictures of one size; tiles are at most `side` (height, width) and always pass in batches of
-    `batch_size`, so that an image does not depend on its neighbours.
+    Pictures of one size; tiles are at most `side` (height, width), rounded down to what the model
+    takes, and always pass in batches of `batch_size`, so that an image does not depend on its
+    neighbours.
     """
     height, width = pictures[0][1].shape[:2]
-    rows, columns = _starts(height, side[0]), _starts(width, side[1])
     multiple = MULTIPLE[factor]
-    high, wide = min(side[0], _up(height, multiple)), min(side[1], _up(width, multiple))
+    most = tuple(max(each // multiple, 1, -(-2 * OVERLAP // multiple)) * multiple for each in side)
+    rows, columns = _starts(height, most[0]), _starts(width, most[1])
+    high, wide = min(most[0], _up(height, multiple)), min(most[1], _up(width, multiple))
     tiles: list[tuple[Request, RgbImage]] = []
     for request, picture in pictures:
         right, below = max(0, wide - width), max(0, high - height)
@@ -64,7 +67,8 @@ def _up(side: int, multiple: int) -> int:
 
 def _tile_seed(request: Request, number: int) -> int:
     """Every tile has noise of its own: equal noise would repeat as a pattern."""
-    return (derived_seed(request.as_json()) ^ request.seed ^ number) % 2**63
+    digest = hashlib.sha256(f"{request.seed} {number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _starts(length: int, side: int) -> list[int]:

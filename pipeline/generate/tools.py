@@ -98,6 +98,8 @@ def _resized(maps: Any, picture: RgbImage) -> NDArray[np.float32]:
 
 
 def _loaded(model: Model, device: str, processor: Any, kind: Any) -> tuple[Any, Any]:
+    import torch
+
     where = {
         "revision": None if model.is_folder else model.revision,
         "local_files_only": model.is_folder,
@@ -105,7 +107,9 @@ def _loaded(model: Model, device: str, processor: Any, kind: Any) -> tuple[Any, 
     try:
         return (
             processor.from_pretrained(model.source, **where),
-            kind.from_pretrained(model.source, use_safetensors=True, **where).eval().to(device),
+            kind.from_pretrained(model.source, use_safetensors=True, dtype=torch.float32, **where)
+            .eval()
+            .to(device),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise SetupError(

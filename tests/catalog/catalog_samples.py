@@ -106,8 +106,7 @@ def produced_of(
         ),
         Signed(b"manifest" * 16, f"urn:c2pa:{number}", "CN=dev") if signed else None,
         sha256(f"hash {number}"),
-        None,
-        {"generate": 100.0, "checks": 10.0, "encode": 5.0, "sign": 6.0},
+        milliseconds={"generate": 100.0, "checks": 10.0, "encode": 5.0, "sign": 6.0},
     )
 
 

@@ -19,6 +19,8 @@ REQUIRED = {
     "made-with-model": "model",
     "packs-contents": "pack",
     "assets-of-sku": "sku",
+    "made-from": "asset",
+    "made-out-of": "picture",
 }
 SOON = {
     **TERMS,

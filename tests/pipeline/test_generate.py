@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -305,6 +307,19 @@ def test_one_model_is_loaded_once_for_all_its_modes(
     assert engine.loads == 2
 
 
+def test_a_model_is_let_go_of_before_the_next_is_loaded(
+    ask: Ask, fresh: Callable[..., Diffusers]
+) -> None:
+    """Also by what embeds its weighted prompts."""
+    engine = fresh()
+    weighted = ask("sd1", prompt="a (red)1.5 mug", prompt_syntax="compel")
+    one(engine, weighted)
+    unet = weakref.ref(engine._loader.pipeline(weighted).unet)
+    one(engine, ask("sdxl"))
+    gc.collect()
+    assert unet() is None
+
+
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_inputs_stay_in_place_where_a_family_paints_larger(
     name: str, ask: Ask, engine: Diffusers, album: Album, monkeypatch: pytest.MonkeyPatch
@@ -481,6 +496,37 @@ def test_a_learnt_word_works_and_is_forgotten(
         assert np.array_equal(plainly, learnt)
 
 
+def test_cached_prompts_are_forgotten_with_their_adapters(
+    models: Mapping[str, Model], ask: Ask, fresh: Callable[..., Diffusers]
+) -> None:
+    caching = fresh(replace(models["sd1"], memory={"cpu": {"prompt_cache": 8}}))
+    unknown = ask("sd1", prompt="a <brand> mug")
+    known = replace(unknown, adapters=(WORD,))
+    before, learnt = one(caching, unknown), one(caching, known)
+    assert_alike(learnt, one(fresh(), known))
+    assert not np.array_equal(learnt, before)
+    assert np.array_equal(one(caching, unknown), before)
+
+
+@pytest.mark.parametrize("syntax", ["plain", "compel"])
+def test_a_learnt_word_of_two_towers(
+    syntax: str, models: Mapping[str, Model], ask: Ask, fresh: Callable[..., Diffusers]
+) -> None:
+    """Each of SDXL's towers learns its own vectors, and forgets them."""
+    engine = fresh()
+    unknown = ask("sdxl", prompt="a <brand> mug", prompt_syntax=syntax)
+    known = replace(unknown, adapters=(Adapter("sdxl-word", ""),))
+    before, learnt = one(engine, unknown), one(engine, known)
+    pipeline = engine._loader.pipeline(known)
+    for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
+        assert len(tokenizer("a <brand> <brand>_1 mug").input_ids) == 6
+    assert not np.array_equal(learnt, before)
+    assert np.array_equal(one(engine, unknown), before)
+    assert_alike(one(engine, replace(known, prompt_syntax="plain")), learnt)
+    with pytest.raises(SetupError, match="declare the `token` of sdxl-word"):
+        one(fresh(replace(models["sdxl-word"], token="")), known)
+
+
 @pytest.mark.parametrize(("name", "other"), [("sd1", "sdxl-look"), ("sdxl", "sd1-look")])
 def test_a_lora_of_another_family_is_refused_and_leaves_no_trace(
     name: str, other: str, ask: Ask, fresh: Callable[..., Diffusers]
@@ -502,7 +548,8 @@ def test_a_refused_adapter_does_not_take_others_with_it(
     engine = fresh()
     worded = ask("sd1", prompt="a <brand> mug", adapters=(WORD,))
     learnt = one(engine, worded)
-    for wrong in ((WORD, Adapter("sdxl-look", "")), (Adapter("sdxl-look", ""),)):
+    for wrong in ((WORD, Adapter("sdxl-look", "")), (LOOK, Adapter("sdxl-look", ""))):
+        assert np.array_equal(one(engine, worded), learnt)
         with pytest.raises(SetupError, match="do not fit"):
             one(engine, replace(worded, adapters=wrong))
         assert np.array_equal(one(engine, worded), learnt)

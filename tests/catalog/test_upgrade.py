@@ -1,0 +1,228 @@
+"""Catalogs of the first schema: read as they are, brought up to date by whoever writes."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from catalog_samples import failed_of, produced_of, request_of, sha256
+
+from catalog.audit import Limits, ask, isolated, questions, select
+from catalog.extensions import load_extensions
+from catalog.lake import DATA, SCHEMA_VERSION, Lake, _attach, reading, writing
+from catalog.metadata import METADATA
+from catalog.read import done_request_ids
+from catalog.rows import batch_tables
+from catalog.story import story
+from catalog.write import commit_batch, insert_row, insert_table
+from pipeline.errors import SetupError
+from pipeline.records import UsedInput
+
+SCHEMA_1 = Path(__file__).with_name("schema-1.sql")
+GIVEN = {
+    "why-blocked": {"asset": "MUG-00004"},
+    "made-with-model": {"model": "starter"},
+    "packs-contents": {"pack": "p"},
+    "assets-of-sku": {"sku": "MUG-00001"},
+    "made-from": {"asset": "MUG-00001"},
+    "made-out-of": {"picture": "photo"},
+}
+
+
+@pytest.fixture(scope="module")
+def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog as the first version of Platemark made it: five images and a failure."""
+    folder = tmp_path_factory.mktemp("first") / "catalog"
+    (folder / DATA).mkdir(parents=True)
+    now = datetime.now(UTC)
+    produced = [*(produced_of(number) for number in range(5)), failed_of(5)]
+    tables = batch_tables("run-1", "b1", "0001", produced, now)
+    tables["requests"] = tables["requests"].drop_columns(["recipe"])
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    load_extensions(connection)
+    _attach(connection, folder / METADATA, folder / DATA, read_only=False)
+    connection.execute("BEGIN")
+    connection.execute(SCHEMA_1.read_text(encoding="utf-8"))
+    connection.execute("INSERT INTO raw.schema_version VALUES (1, ?)", [now])
+    for name, table in tables.items():
+        insert_table(connection, name, table)
+    batch = {
+        "run_id": "run-1", "batch_id": "b1", "attempt": "0001", "images": 6, "failed": 1,
+        "committed_at": now,
+    }  # fmt: skip
+    insert_row(connection, "batches", batch)
+    connection.execute("COMMIT")
+    connection.close()
+    return folder
+
+
+@pytest.fixture
+def old(first_version: Path, folder: Path) -> Path:
+    shutil.copytree(first_version, folder)
+    return folder
+
+
+@pytest.fixture
+def locked(old: Path) -> Iterator[Path]:
+    """The same for somebody who may not write it (root may, but must not)."""
+    places = [old, *(path for path in old.rglob("*"))]
+    for path in places:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield old
+    for path in places:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def state(folder: Path) -> dict[str, tuple[int, str]]:
+    """Every file with its time of change and hash."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def versions(lake: Lake) -> list[int]:
+    return [r["version"] for r in lake.rows("SELECT version FROM raw.schema_version ORDER BY 1")]
+
+
+def images(lake: Lake) -> list[dict[str, Any]]:
+    return lake.rows(
+        "SELECT request_id, sku, outcome, state, sha256, cleared FROM images ORDER BY sku"
+    )
+
+
+def is_as_it_was_made(lake: Lake) -> None:
+    found = images(lake)
+    assert [row["sku"] for row in found] == [f"MUG-{number:05d}" for number in range(6)]
+    assert [row["outcome"] for row in found] == ["pass", "pass", "pass", "review", "block", None]
+    assert [row["cleared"] for row in found] == [True, True, True, False, False, False]
+    assert found[0]["request_id"] == request_of(0).request_id
+    assert lake.rows("SELECT DISTINCT recipe FROM requests") == [{"recipe": None}]
+    for view in ("inputs", "training_images", "refused_items"):
+        assert lake.rows(f"SELECT * FROM {view}") == []
+    used = lake.rows("SELECT DISTINCT part, model FROM models_used ORDER BY model")
+    assert [(row["part"], row["model"]) for row in used] == [
+        ("model", "hub/other"),
+        ("model", "starter/text-to-image"),
+    ]
+
+
+def test_the_fixture_is_the_first_schema(old: Path) -> None:
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    load_extensions(connection)
+    _attach(connection, old / METADATA, old / DATA, read_only=True)
+    with pytest.raises(duckdb.CatalogException):
+        connection.execute("SELECT * FROM raw.inputs")
+    with pytest.raises(duckdb.BinderException):
+        connection.execute("SELECT recipe FROM raw.requests")
+    connection.close()
+    assert SCHEMA_VERSION == 2
+
+
+def test_an_old_catalog_is_read_without_being_changed(locked: Path) -> None:
+    before = state(locked)
+    with reading(locked) as lake:
+        is_as_it_was_made(lake)
+        told = story(lake, request_of(1).request_id)
+        assert told["inputs"] == [] and told["request"]["recipe"] is None
+        assert len(told["scores"]) == 3 and told["manifests"]
+    assert state(locked) == before
+    if os.geteuid() != 0:
+        with pytest.raises((SetupError, duckdb.Error)), writing(locked):
+            pass
+
+
+def every_question(folder: Path) -> dict[str, int]:
+    """Rows by question, all asked over one copy."""
+    limits = Limits()
+    with isolated(folder, limits) as connection:
+        found = {}
+        for name, question in questions().items():
+            values = {each.name: each.default for each in question.parameters}
+            given = values | GIVEN.get(name, {})
+            found[name] = select(connection, question.sql, given, limits, folder).table.num_rows
+    return found
+
+
+def test_every_question_can_be_asked_before_and_after(locked: Path, folder: Path) -> None:
+    before = state(locked)
+    asked = every_question(locked)
+    assert state(locked) == before
+    assert (asked["made-with-model"], asked["made-from"], asked["review-queue"]) == (4, 0, 1)
+    for path in (locked, *locked.rglob("*")):
+        path.chmod(0o755)
+    with writing(folder):
+        pass
+    upgraded = every_question(folder)
+    assert set(upgraded) == set(questions())
+    assert upgraded == asked
+
+
+def test_isolated_audits_cannot_change_an_old_catalog_either(old: Path) -> None:
+    before = state(old)
+    answer = ask(old, "assets-of-sku", {"sku": "MUG-00001"})
+    assert answer.table.num_rows == 1
+    with (
+        isolated(old, Limits()) as connection,
+        pytest.raises(duckdb.Error, match="read-only"),
+    ):
+        connection.execute("DELETE FROM raw.requests")
+    assert state(old) == before
+
+
+def test_whoever_writes_brings_it_up_to_date_and_rows_survive(old: Path) -> None:
+    data = {name: kept for name, kept in state(old).items() if name.startswith(DATA)}
+    with writing(old) as lake:
+        assert versions(lake) == [1, 2]
+        is_as_it_was_made(lake)
+        done = [request_of(number).request_id for number in range(7)]
+        assert done_request_ids(lake, done) == set(done[:5])
+        photo = UsedInput(0, "image", "file", "photo.png", sha256("photo"), "image/png")
+        new = replace(produced_of(6, "pass"), used=(photo,))
+        assert commit_batch(lake, "run-2", "b2", [new, produced_of(5)])
+    with reading(old) as lake:
+        assert len(images(lake)) == 7
+        assert [row["name"] for row in lake.rows("SELECT name FROM inputs")] == ["photo.png"]
+        assert versions(lake) == [1, 2]
+    # No Parquet file of the old catalog was rewritten.
+    kept = state(old)
+    assert {name: kept[name] for name in data} == data
+    with writing(old) as lake:
+        assert versions(lake) == [1, 2]
+
+
+def _write(folder: Path, number: int) -> int:
+    with writing(folder) as lake:
+        commit_batch(lake, f"run-{number}", "b", [produced_of(number)])
+        return len(versions(lake))
+
+
+def test_writers_that_come_at_once_bring_it_up_to_date_once(old: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        found = pool.starmap(_write, [(old, number) for number in (11, 12, 13)])
+    assert found == [2, 2, 2]
+    with reading(old) as lake:
+        assert versions(lake) == [1, 2]
+        assert len(images(lake)) == 9
+
+
+def test_a_reader_of_an_old_catalog_sees_what_is_written_later(old: Path) -> None:
+    with reading(old) as early:
+        with writing(old) as lake:
+            commit_batch(lake, "run-2", "b", [produced_of(7)])
+        is_as_it_was_made(early)
+    with reading(old) as late:
+        assert len(images(late)) == 7
