@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.brief_table import decode_text, load_yaml
 from pipeline.errors import Fault, InputError, SetupError
+from pipeline.request import canonical_json
 from pipeline.settings import ROOT
 from pipeline.weights import weights_sha256
 
@@ -141,6 +142,14 @@ class Model:
     upscaler: str = ""
     tools: Mapping[str, str] = field(default_factory=dict, hash=False)
     memory: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def sampler(self) -> str:
+        """What requests call the scheduler: its class, and what its configuration is overridden
+        with, as JSON (`LCMScheduler{"timestep_spacing":"trailing"}`). Empty: the checkpoint's own.
+        """
+        changes = canonical_json(self.scheduler_config).decode() if self.scheduler_config else ""
+        return self.scheduler + changes
 
     def memory_on(self, device: str) -> Memory:
         """How it is loaded on `cuda`, `mps` or `cpu`; the defaults where nothing is declared."""

@@ -83,8 +83,10 @@ class Request:
     classifier-free guidance scale (1 switches it off). `terms` is the JSON form of the usage terms
     (pipeline/terms.py); it is not part of the identity: new terms need no new image.
 
-    `strength` is how much of the input image-to-image repaints, in (0, 1]. `earlier` are the steps
-    of a chain before this one, in order; their ids stand in the inputs that use them.
+    `scheduler` is a diffusers class and the overrides of its configuration, as `Model.sampler` has
+    them; empty: the checkpoint's own. `strength` is how much of the input image-to-image repaints,
+    in (0, 1]. `earlier` are the steps of a chain before this one, in order; their ids stand in the
+    inputs that use them.
     """
 
     sku: str

@@ -226,7 +226,7 @@ class Steps:
             height=height,
             steps=settings.steps or model.steps,
             guidance=model.guidance if settings.guidance is None else settings.guidance,
-            scheduler=model.scheduler,
+            scheduler=model.sampler,
             campaign=self._brief.campaign,
             client=self._brief.client,
             prompt_syntax=settings.prompt_syntax,
@@ -415,8 +415,8 @@ class Steps:
             "control_image": needs.controls,
             "strength": needs.strength is not None,
             "depth_image": settings.mode == "depth-to-image",
-            "image": settings.mode != "text-to-image",
-            "asset": settings.mode != "text-to-image",
+            "image": settings.mode != "text-to-image" and not settings.control_image,
+            "asset": settings.mode != "text-to-image" and not settings.control_image,
         }
         for column, is_used in used.items():
             if not is_used and self._item.columns.get(column) not in (None, ""):

@@ -1,7 +1,7 @@
 """Train the segmenter: a tiny UperNet that names the subject of every pixel, or the ground.
 
-A convolutional one, because a Segformer of this size had learnt outlines but no names after 900
-steps (right class: IoU 0.38), where this one needs a quarter of the time.
+A convolutional one: a Segformer of this size, started with transformers' own 0.02, had learnt
+outlines but few names after 900 steps (IoU of the right class 0.38).
 """
 
 import time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.generate.device import Device
 from pipeline.generate.loading import Loader
 from pipeline.generate.prepare import Pictures
 from pipeline.generate.prompt_embeddings import PromptEmbedder, supports_weighting
-from pipeline.generate.tiles import upscaled
+from pipeline.generate.tiles import faithful, upscaled
 from pipeline.images import RgbImage
 from pipeline.inputs import InputStore
 from pipeline.models import Model
@@ -213,20 +214,22 @@ class Diffusers:
         pictures = [(each, self._pictures.small(each, factor)) for each in requests]
         side = (model.height // factor, model.width // factor)
         large = upscaled(pictures, enlarge, factor, side, self._batch_size)
-        return np.stack([each[: first.height, : first.width] for each in large])
+        whole = [
+            faithful(each, small, factor) for each, (_, small) in zip(large, pictures, strict=True)
+        ]
+        return np.stack([each[: first.height, : first.width] for each in whole])
 
     def _scheduler(self, first: Request) -> Any:
-        own, model = self._loader.scheduler, self._models[first.model]
-        if not first.scheduler and not model.scheduler_config:
+        own = self._loader.scheduler
+        if not first.scheduler:
             return own
         import diffusers
 
-        kind = getattr(diffusers, first.scheduler, None) if first.scheduler else type(own)
+        name, brace, changes = first.scheduler.partition("{")
+        kind = getattr(diffusers, name, None) if name else type(own)
         if kind is None or not hasattr(kind, "from_config"):
-            raise SetupError(
-                f"diffusers has no scheduler {first.scheduler!r}; mend it in the models file"
-            )
-        return kind.from_config(own.config, **model.scheduler_config)
+            raise SetupError(f"diffusers has no scheduler {name!r}; mend it in the models file")
+        return kind.from_config(own.config, **json.loads(brace + changes or "{}"))
 
 
 def _generators(requests: Sequence[Request]) -> list[Any]:

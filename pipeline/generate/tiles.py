@@ -61,6 +61,25 @@ def upscaled(
     ]
 
 
+def faithful(large: RgbImage, small: RgbImage, factor: int) -> RgbImage:
+    """The enlarged picture with the block means of the small one put back: all it adds is detail.
+
+    Shrunk again it is the input: a cast or a blotch that a model leaves in flat areas goes. Two
+    rounds of back-projection (Irani and Peleg, "Improving resolution by image registration", 1991).
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    made = torch.from_numpy(large).permute(2, 0, 1)[None].float()
+    wanted = torch.from_numpy(small).permute(2, 0, 1)[None].float()
+    for _ in range(2):
+        missing = wanted - functional.avg_pool2d(made, factor)
+        made += functional.interpolate(missing, scale_factor=factor, mode="bicubic")
+        made.clamp_(0, 255)
+    result: RgbImage = made[0].permute(1, 2, 0).round().byte().numpy()
+    return result
+
+
 def _up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
