@@ -131,13 +131,22 @@ class Production:
         batch = self.batches[number]
         ready = tuple(each for each in batch.requests if self._why_lost(each) is None)
         self._ready[number] = Batch(ready, batch.final)
+        self._note_lost(batch)
         if not ready:
             return None
         for request in ready:
             self.store.keep(request)
-        generated = self._engine(self._ready[number])
+        try:
+            generated = self._engine(self._ready[number])
+        except Exception as error:
+            # Noted here: the batch that needs these steps may be next, before this one is sealed.
+            if not batch.final:
+                self._lost |= {request.request_id: error for request in ready}
+            raise
         if not batch.final:
             keep_steps(self.store, self._ready[number], generated)
+            for request in ready:
+                self._lost.pop(request.request_id, None)
         each = (time.perf_counter() - start) * 1000 / len(ready)
         self._spent |= {request.request_id: each for request in ready}
         return generated
@@ -145,18 +154,17 @@ class Production:
     def seal(self, number: int, generated: Generated | Exception | None) -> None:
         """Check, decide, label, sign, store and index a batch; an exception becomes its error.
 
-        Of a batch of steps only a failure is noted: the images that need it fail for that reason.
+        Nothing is left to do for a batch of steps: the images that need a failed one fail with it.
         """
         batch = self.batches[number]
+        if not batch.final:
+            return
         if isinstance(generated, Exception):
             lost: dict[str, Exception] = {each.request_id: generated for each in batch.requests}
             ready = Batch((), batch.final)
         else:
             ready = self._ready.pop(number)
             lost = {r.request_id: e for r in batch.requests if (e := self._why_lost(r)) is not None}
-        if not batch.final:
-            self._lost |= lost
-            return
         made: dict[str, Produced] = {}
         if ready.requests and isinstance(generated, Generated):
             for each in check_and_seal(
@@ -177,6 +185,12 @@ class Production:
             self._remember(generated.images, whole)
             self._note_pictures(generated.images, whole)
         self._count(produced)
+
+    def _note_lost(self, batch: Batch) -> None:
+        """Steps whose own earlier steps are lost are lost as well."""
+        if not batch.final:
+            found = {each.request_id: self._why_lost(each) for each in batch.requests}
+            self._lost |= {key: why for key, why in found.items() if why is not None}
 
     def _why_lost(self, request: Request) -> Exception | None:
         """Why an earlier step of the request's chain could not be made, None when none failed."""

@@ -279,7 +279,7 @@ def test_sizes_and_schedulers_are_the_requests(ask: Ask, engine: Diffusers) -> N
 
 
 def test_a_scheduler_takes_what_its_model_declares(
-    models: Mapping[str, Model], ask: Ask, engine: Diffusers, fresh: Callable[..., Diffusers]
+    models: Mapping[str, Model], ask: Ask, engine: Diffusers
 ) -> None:
     few = ask("sd1-few", steps=4)
     engine.load(Batch((few,)))
