@@ -41,7 +41,7 @@ from catalog.write import (
 )
 from pipeline.checks.build import build_checks
 from pipeline.checks.protocol import ImageBatch, remember
-from pipeline.contact_sheet import Cell
+from pipeline.contact_sheet import Cell, thumbnail
 from pipeline.generate import Generated
 from pipeline.generate.device import Device, pick_device
 from pipeline.generate.engine import Diffusers
@@ -138,15 +138,15 @@ class Production:
             self.store.keep(request)
         try:
             generated = self._engine(self._ready[number])
+            if not batch.final:
+                keep_steps(self.store, self._ready[number], generated)
         except Exception as error:
             # Noted here: the batch that needs these steps may be next, before this one is sealed.
             if not batch.final:
                 self._lost |= {request.request_id: error for request in ready}
             raise
-        if not batch.final:
-            keep_steps(self.store, self._ready[number], generated)
-            for request in ready:
-                self._lost.pop(request.request_id, None)
+        for request in ready:
+            self._lost.pop(request.request_id, None)
         each = (time.perf_counter() - start) * 1000 / len(ready)
         self._spent |= {request.request_id: each for request in ready}
         return generated
@@ -323,7 +323,7 @@ class Production:
             reasons = each.verdict.reasons if each.verdict else ()
             why = f"{outcome}: {reasons[0].rule}" if reasons else outcome
             name = f"{each.request.sku}-{each.request.index}"
-            self.cells.append(Cell(image, (name, each.request.prompt, why), outcome))
+            self.cells.append(Cell(thumbnail(image), (name, each.request.prompt, why), outcome))
 
     def _inputs_of(self, produced: Produced) -> Iterator[Cell]:
         """The pictures that an image was made from, each once, to stand before it on the sheet."""
@@ -334,7 +334,7 @@ class Production:
         for sha256, found in roles.items():
             title = next(used.name for used in produced.used if used.sha256 == sha256)
             words = " and ".join(dict.fromkeys(found))
-            yield Cell(self.store.pixels(sha256), (f"{words} of {name}", title, ""))
+            yield Cell(thumbnail(self.store.pixels(sha256)), (f"{words} of {name}", title, ""))
 
 
 def libraries(settings: Settings) -> Mapping[str, Any]:

@@ -53,6 +53,13 @@ def contact_sheet(cells: Sequence[Cell], columns: int = 6, side: int = 128) -> I
     return sheet
 
 
+def thumbnail(pixels: NDArray[np.uint8], side: int = 320) -> NDArray[np.uint8]:
+    """The picture within `side` × `side` pixels: sixty photos in full would fill the memory."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    return np.asarray(picture)
+
+
 def jpeg(image: Image.Image, quality: int = 85) -> bytes:
     """The sheet as JPEG bytes."""
     buffer = io.BytesIO()

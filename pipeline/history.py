@@ -24,6 +24,7 @@ _DESCRIPTIONS = {
     "upscaling": "the picture was enlarged by a model that adds detail",
     "variation": "a variation was painted over the picture by a model",
     "image-to-image": "the picture was repainted by a model",
+    "depth-to-image": "the picture was repainted by a model that kept its depth",
 }
 
 

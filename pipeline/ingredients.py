@@ -88,7 +88,8 @@ def made_from(request: Request, store: InputStore) -> Made:
 
 def is_edit(step: Request) -> bool:
     """Whether a step changes its input rather than making a new picture after it."""
-    if step.mode == "image-to-image":
+    # Beside a ControlNet depth-to-image has no strength: it paints from noise.
+    if step.mode in ("image-to-image", "depth-to-image"):
         return step.strength is not None and step.strength <= EDIT_STRENGTH
     return step.mode in ("inpainting", "outpainting", "upscaling", "variation")
 
@@ -102,7 +103,11 @@ def source_type(request: Request, made: Made) -> str:
     if not is_edit(first):
         return TRAINED
     parents = [each for each in made.used if each.step == 0 and each.role == "image"]
-    trained = parents and all(set(each.source_types) == {TRAINED} for each in parents)
+    # A manifest that does not hold may say anything.
+    trained = parents and all(
+        each.c2pa_state in ("Trusted", "Valid") and set(each.source_types) == {TRAINED}
+        for each in parents
+    )
     return TRAINED if trained else COMPOSITE
 
 

@@ -171,7 +171,11 @@ class InputStore:
                     raise SetupError(f"{picture.path} changed since it was planned with; run again")
                 write_file(self.path(each, picture.mime), data)
             # Written anew: what is known of a picture may have become more.
-            write_file(self._beside(each), canonical_json(picture.as_json()))
+            told = picture.as_json()
+            # What earlier runs knew of an asset stays known when its bytes come as a file.
+            if told["asset_request_id"] is None and self._beside(each).exists():
+                told["asset_request_id"] = self.facts(each).get("asset_request_id")
+            write_file(self._beside(each), canonical_json(told))
             self._kept.add(each)
 
     def path(self, sha256: str, mime: str) -> Path:

@@ -142,11 +142,14 @@ def system_names(request: Request, model: MakerModel) -> list[str]:
 
 def writer_name(request: Request, producer: str) -> str:
     """Who wrote the prompt: `producer`, or the language model, marked as such."""
-    return f"{request.prompt_writer} (AI)" if request.prompt_writer else producer
+    written = [step.prompt_writer for step in reversed(request.chain) if step.prompt_writer]
+    return f"{written[0]} (AI)" if written else producer
 
 
 def disclosed_prompt(request: Request, labels: Labels) -> str:
     """As much of the prompt as the policy discloses: its hash, its text, or nothing."""
+    if not request.prompt:
+        return ""
     if labels.prompt == "text":
         excluded = f"\nexcludes: {request.negative_prompt}" if request.negative_prompt else ""
         return _shortened(request.prompt + excluded)

@@ -53,11 +53,16 @@ class Control:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA or textual inversion at work; `weight` scales a LoRA, -2..2."""
+    """A LoRA or textual inversion at work; `weight` scales a LoRA, -2..2.
+
+    `file` names its weights within the revision, `token` the word it adds: both decide the pixels.
+    """
 
     model: str
     model_revision: str
     weight: float = 1.0
+    file: str = ""
+    token: str = ""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,12 @@ def resolve_requests(
             own.extend(around.refuse(made[0]))
         if not own:
             requests += [request for request in made if request]
-            pictures |= steps.pictures
+            # The same bytes may be a file here and an asset there: the asset says more.
+            pictures |= {
+                sha256: picture
+                for sha256, picture in steps.pictures.items()
+                if picture.asset or sha256 not in pictures
+            }
         elif brief.skip_faulty:
             refused.append(Refused(item.sku, item.where, tuple(dict.fromkeys(own))))
         else:

@@ -129,6 +129,7 @@ class Steps:
         model = self._models.get(settings.model, needs.kinds, self._item, "model", self._faults)
         if model is not None and settings.mode == "upscaling" and model.kind == "text-to-image":
             model = self._named(model, "upscaler", ("upscaling", "latent-upscaling"))
+        before = source
         source = source or self._image(settings, needs)
         self._missing(settings, needs)
         if settings is self._item.settings:
@@ -148,6 +149,12 @@ class Steps:
             width, height = _quarter(width), _quarter(height)
         request = self._request(settings, model, prompt, index, source, width, height, number)
         if request is None:
+            return []
+        used = {each.sha256 for each in request.inputs}
+        if before and before.input.sha256 not in used and not self._faults:
+            what = f"{settings.mode} would not use the picture of the step before"
+            remedy = "drop control_image or depth_image, or make it an item of its own"
+            self._fault("mode", what, remedy)
             return []
         self._check(request)
         if base is None:
@@ -173,7 +180,7 @@ class Steps:
     ) -> Request | None:
         needs = MODES[settings.mode]
         inputs: list[Input] = [source.input] if source else []
-        strength = settings.strength if settings.strength is not None else needs.strength
+        strength = None if needs.strength is None else settings.strength or needs.strength
         region, controls = None, []
         if settings.mode == "inpainting":
             region = self._region(settings.mask, model, source, (width, height), inputs)
@@ -263,9 +270,10 @@ class Steps:
             else:
                 found = open_picture(self._brief.folder, name, where, around.anchors, self._faults)
             for says in around.forbidden(found) if found else ():
-                remedy = "use another picture, or let the policy's `inputs.restricted` allow it"
+                remedy = "use another, or let the policy (`inputs.restricted`, `licences`) allow it"
                 self._faults.append(Fault(f"{name}: {says}", where, remedy))
-            if found:
+            # The same bytes may be named as a file too: what is known of an asset stays known.
+            if found and (found.asset or found.sha256 not in self.pictures):
                 self.pictures[found.sha256] = found
             self._opened[column, name] = found
         return self._opened[column, name]
@@ -369,7 +377,8 @@ class Steps:
             found = self._models.get(each.name, kinds, self._item, "adapters", self._faults)
             if found:
                 self._fits(found, model, "adapters")
-                made.append(Adapter(found.name, found.revision, each.weight))
+                file = found.file or ""
+                made.append(Adapter(found.name, found.revision, each.weight, file, found.token))
         return tuple(made)
 
     def _fits(self, part: Model, model: Model, column: str) -> None:
@@ -403,8 +412,10 @@ class Steps:
         if max(request.width, request.height) > MAX_SIDE:
             what = f"{request.width}×{request.height} is more than {MAX_SIDE} a side"
             self._fault("image", what, "use a smaller picture")
-        if request.prompt_syntax == "compel" and (problem := _syntax(request.prompt)):
-            self._fault("prompt", problem, "mend the weights, or use prompt_syntax: plain")
+        if request.prompt_syntax == "compel":
+            for column in ("prompt", "negative_prompt"):
+                if problem := _syntax(getattr(request, column)):
+                    self._fault(column, problem, "mend the weights, or use prompt_syntax: plain")
 
     def _superfluous(self, settings: StepSettings, needs: Needs) -> None:
         """What the row itself gives and its mode would silently ignore."""

@@ -92,8 +92,15 @@ def picture_refusals(policy: Policy, picture: Picture) -> list[str]:
     return against
 
 
+# Weights of `prompt_syntax: compel` part the words of a phrase.
+_WEIGHTS = re.compile(r'[)"]\d*\.?\d*|[("]|[+-]+(?=[\s,.)"]|$)')
+
+
 def _prompts(request: Request) -> list[str]:
-    return list(dict.fromkeys(step.prompt for step in request.chain))
+    """The prompts of all steps, weighted ones also without their weights."""
+    texts = [step.prompt for step in request.chain]
+    weighted = [step.prompt for step in request.chain if step.prompt_syntax != "plain"]
+    return list(dict.fromkeys([*texts, *(_WEIGHTS.sub(" ", text) for text in weighted)]))
 
 
 def _input_reasons(policy: Policy, scores: Sequence[Score]) -> list[Reason]:

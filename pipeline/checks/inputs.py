@@ -22,8 +22,12 @@ IDENTICAL_DB = 100.0
 def preserved_db(image: RgbImage, kept: Kept) -> float:
     """PSNR in dB, at most 100, of what lies outside the repainted region; 100 where nothing does.
 
+    0 where the tool that was to find the object found none: then nothing is known to be kept.
+
     10 log10(255² / MSE) over all channels of the pixels that may not change at all.
     """
+    if kept.nothing_found:
+        return 0.0
     outside = ~(kept.repainted > 0)
     if not outside.any():
         return IDENTICAL_DB

@@ -21,6 +21,8 @@ class Kept:
 
     original: NDArray[np.uint8]
     repainted: NDArray[np.float32]
+    nothing_found: bool = False
+    """The tool that was to find the object found none: what was to be kept is not known."""
 
     @property
     def box(self) -> tuple[int, int, int, int]:

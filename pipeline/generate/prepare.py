@@ -70,6 +70,7 @@ class Pictures:
         else:
             found = self._tool(region.tool, Segmenter).object(original)
             mask = 1 - found if region.kind == "background" else found
+            return Kept(original, mask, nothing_found=not found.any())
         return Kept(original, mask)
 
     def controls(self, request: Request, kept: Kept | None) -> list[NDArray[np.float32]]:

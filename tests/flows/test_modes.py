@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -422,7 +421,6 @@ def test_killed_between_steps_nothing_is_missing_and_nothing_twice(
     other = settings.model_copy(update={"workspace": shop / "other"})
     run(other, brief)
     passes.clear()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # The first of a batch's two pictures kept; a step made and not noted; committed, not in place.
     for at in (
         ("pipeline.inputs", "InputStore.keep_step", "after", 1),
@@ -430,9 +428,7 @@ def test_killed_between_steps_nothing_is_missing_and_nothing_twice(
         ("flows.production", "commit_batch", "after", 1),
     ):
         code = KILLED.format(path=[str(Path(__file__).parent)], at=at, models=str(small_models))
-        process = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-        )
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert process.returncode == -signal.SIGKILL, process.stderr
     summary = run(settings, brief)
     assert (summary["made"], summary["done_before"]) == (2, 2)

@@ -230,7 +230,7 @@ def test_every_mode_by_every_family(
     name: str, mode: str, given: Callable[[Album, int], dict[str, Any]],
     ask: Ask, make: Make, album: Album,
 ) -> None:  # fmt: skip
-    """The size asked for, the same again, the same alone, and another for other inputs."""
+    """The size asked for, the same again, alike alone, and another for other inputs."""
     first = ask(name, mode, **given(album, 1))
     second = ask(name, mode, prompt="a blue vase", seed=2, **given(album, 2))
     together = make(first, second, first) if name == "sd1" else make(first, second)
@@ -239,8 +239,10 @@ def test_every_mode_by_every_family(
     assert images.dtype == np.uint8
     assert images.std() > 1
     assert not np.array_equal(images[0], images[1])
-    assert np.array_equal(make(second).images[0], images[1])
-    assert np.array_equal(make(second, first).images[1], images[0])
+    # At sizes whose rows threads share unevenly, the place in a batch may round differently.
+    assert_alike(make(second).images[0], images[1])
+    assert_alike(make(second, first).images[1], images[0])
+    assert np.array_equal(make(second, first).images, make(second, first).images)
     assert not np.array_equal(make(replace(first, seed=3)).images[0], images[0])
     for image, kept in zip(images, together.kept, strict=True):
         assert (kept is not None) == (first.region is not None)

@@ -498,3 +498,10 @@ def policy_of() -> Callable[..., Policy]:
         return Policy.model_validate(fields | changes)
 
     return make
+
+
+def test_where_no_object_was_found_nothing_is_known_to_be_kept() -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    whole = np.ones((8, 8), np.float32)
+    assert preserved_db(picture, Kept(picture, whole)) == 100
+    assert preserved_db(picture, Kept(picture, whole, nothing_found=True)) == 0

@@ -219,7 +219,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"mode": "upscaling", "image": "photo.png"},
      {"inputs": [IMAGE], "size": (384, 256), "model": "large"}),
     ({"adapters": "look:0.8 + word"},
-     {"adapters": (Adapter("look", REVISION, 0.8), Adapter("word", REVISION))}),
+     {"adapters": (Adapter("look", REVISION, 0.8), Adapter("word", REVISION, token="<brand>"))}),
 ]  # fmt: skip
 
 
@@ -707,3 +707,28 @@ def test_batches_hold_every_step_once_in_an_order_that_can_be_made(
         for depth in (1, 3):
             seen = [key for key, _ in groupby(each[:depth] for each in same)]
             assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"mode": "text-to-image"},
+        {"mode": "controlnet", "controls": "lines", "control_image": "photo.png"},
+    ],
+)
+def test_a_step_that_would_not_use_the_picture_before_it_is_refused(
+    desk: Desk, step: dict[str, str]
+) -> None:
+    (fault,) = desk.faults({"then": [step]})
+    assert "would not use the picture of the step before" in fault.what
+
+
+def test_a_briefs_strength_is_not_told_of_modes_that_have_none(desk: Desk) -> None:
+    rows = [{}, {"mode": "image-to-image", "image": "photo.png"}]
+    assert [each.strength for each in desk(*rows, strength=0.3).requests] == [None, 0.3]
+
+
+def test_weighted_negative_prompts_are_checked_too(desk: Desk) -> None:
+    row = {"negative_prompt": "(red", "prompt_syntax": "compel"}
+    (fault,) = desk.faults(row)
+    assert fault.where.endswith("negative_prompt")

@@ -270,3 +270,13 @@ def test_refusals_of_a_large_brief_take_seconds_at_most(request_of: RequestOf) -
     policy = policy_of([], prompts={"deny": ["logo", "nude", "in the style of"]})
     requests = [request_of(sku=f"S{i}", prompt=f"a mug number {i}") for i in range(20_000)]
     assert not any(prompt_refusals(policy, each) for each in requests)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a mug in the (style)1.3 of monet", "mickey++ mouse", '("in the style of")0.5 x']
+)
+def test_weights_do_not_hide_denied_phrases(request_of: RequestOf, prompt: str) -> None:
+    policy = policy_of([], prompts={"deny": ["in the style of", "mickey mouse"]})
+    weighted = request_of(prompt=prompt, prompt_syntax="compel")
+    assert prompt_refusals(policy, weighted)
+    assert decide(policy, weighted, LICENCE, []).outcome == "block"
