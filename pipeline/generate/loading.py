@@ -295,7 +295,7 @@ def _weights(model: Model) -> dict[str, Any]:
 
 def _label(name: str) -> str:
     """PEFT takes names as module names, which hold no dots."""
-    return name.replace(".", "_")
+    return name.replace("_", "__").replace(".", "_d")
 
 
 def _does_not_load(model: Model, error: Exception) -> str:
