@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ class Production:
         self._ready: dict[int, Batch] = {}
         self._lost: dict[str, Exception] = {}
         self._spent: dict[str, float] = {}
+        # The same photo may stand before a thousand images.
+        self._thumbnail = lru_cache(SHEET_CELLS)(lambda key: thumbnail(self.store.pixels(key)))
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "seal")
         self._started = 0.0
         self.judged_otherwise = done_under_other_policies(lake, done, plan.policy.digest)
@@ -334,7 +337,7 @@ class Production:
         for sha256, found in roles.items():
             title = next(used.name for used in produced.used if used.sha256 == sha256)
             words = " and ".join(dict.fromkeys(found))
-            yield Cell(thumbnail(self.store.pixels(sha256)), (f"{words} of {name}", title, ""))
+            yield Cell(self._thumbnail(sha256), (f"{words} of {name}", title, ""))
 
 
 def libraries(settings: Settings) -> Mapping[str, Any]:

@@ -6,8 +6,11 @@ failed), 2 the input is wrong, 3 the set-up is incomplete, 4 another run is at w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class PlatemarkError(Exception):
@@ -57,3 +60,12 @@ class InputError(PlatemarkError):
         if len(self.faults) > _SHOWN:
             shown.append(f"  … and {len(self.faults) - _SHOWN:,} more")
         super().__init__("\n".join([f"{subject}:", *shown]))
+
+
+def collect(load: Callable[[], T], faults: list[Fault]) -> T | None:
+    """What `load` returns; None with its faults added, so that several inputs are told at once."""
+    try:
+        return load()
+    except InputError as error:
+        faults.extend(error.faults)
+        return None

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.brief import Brief, Refused, load_brief
-from pipeline.errors import Fault, InputError
+from pipeline.errors import Fault, InputError, collect
 from pipeline.inputs import FindAsset, Picture
 from pipeline.keys import trust_anchors
 from pipeline.models import Kind, Model, load_models, resolve
@@ -22,8 +22,6 @@ from pipeline.request import Request
 from pipeline.resolve import Surroundings, resolve_requests
 from pipeline.settings import Settings
 from pipeline.verdict import model_refusals, picture_refusals, prompt_refusals
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,9 @@ def make_plan(
     folder is absent or its weights are not the declared ones.
     """
     faults: list[Fault] = []
-    loaded_brief = _collect(lambda: load_brief(brief, template), faults)
-    loaded_policy = _collect(lambda: load_policy(policy), faults)
-    declared = _collect(lambda: load_models(settings.models, settings.adapters), faults)
+    loaded_brief = collect(lambda: load_brief(brief, template), faults)
+    loaded_policy = collect(lambda: load_policy(policy), faults)
+    declared = collect(lambda: load_models(settings.models, settings.adapters), faults)
     if loaded_brief is None or loaded_policy is None or declared is None:
         raise InputError(f"{brief} under policy {policy}", faults)
 
@@ -203,11 +201,3 @@ def _shape(request: Request) -> tuple[object, ...]:
         request.region and request.region.kind,
         request.prompt_syntax,
     )
-
-
-def _collect(load: Callable[[], T], faults: list[Fault]) -> T | None:
-    try:
-        return load()
-    except InputError as error:
-        faults.extend(error.faults)
-        return None

@@ -233,6 +233,10 @@ class Policy(_Declared):
         # Order carries no meaning, so it must not change the digest.
         return tuple(sorted(rules, key=lambda rule: rule.name))
 
+    def allows_licence(self, licence: str) -> bool:
+        """Whether a model of this licence may be used; upper and lower case do not matter."""
+        return licence.casefold() in {listed.casefold() for listed in self.licences}
+
     @cached_property
     def effective(self) -> dict[str, Any]:
         """The whole policy as JSON: what the digest is of and what the catalog keeps.

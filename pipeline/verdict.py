@@ -165,7 +165,7 @@ def _folded(text: str) -> str:
 
 
 def _licence_reasons(policy: Policy, licence: str) -> list[Reason]:
-    if licence.casefold() in {listed.casefold() for listed in policy.licences}:
+    if policy.allows_licence(licence):
         return []
     named = f"the model's licence {licence!r}" if licence else "the model names no licence, which"
     text = f"{named} is not among those the policy lists: {', '.join(policy.licences)} (block)"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import Fault, InputError
+from pipeline.errors import Fault, InputError, collect
 from pipeline.settings import load_settings
 from platemark.display import duration, err, out, print_json, print_notices, print_rows
 from platemark.options import AsJson, PolicyName, Workspace
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.policy_model import Policy
     from pipeline.train.lora import Progress
 
-T = TypeVar("T")
 
 train = typer.Typer(help="Train adapters on your own pictures.", no_args_is_help=True)
 
@@ -73,19 +72,19 @@ def lora(
 
     settings = load_settings(workspace)
     faults: list[Fault] = []
-    loaded = _collect(lambda: load_policy(policy), faults)
-    declared = _collect(lambda: load_models(settings.models), faults) or {}
+    loaded = collect(lambda: load_policy(policy), faults)
+    declared = collect(lambda: load_models(settings.models), faults) or {}
     if name in declared:
         remedy = "choose another name: the adapter would replace that model"
         faults.append(Fault(f"a model {name!r} is declared", "--name", remedy))
-    model = _collect(lambda: resolve(declared, base, "text-to-image"), faults) if declared else None
+    model = collect(lambda: resolve(declared, base, "text-to-image"), faults) if declared else None
     if loaded and model:
         faults += _licence_faults(loaded, model)
     # Until waivers are known, no picture can be judged.
     samples = None
     if loaded:
         anchors = trust_anchors(settings)
-        samples = _collect(lambda: load_samples(folder, anchors, loaded.training.waivers), faults)
+        samples = collect(lambda: load_samples(folder, anchors, loaded.training.waivers), faults)
     if faults or model is None or samples is None:
         raise InputError(f"training on {folder} under policy {policy}", faults)
 
@@ -120,16 +119,8 @@ def lora(
     _print_report(report)
 
 
-def _collect(load: Callable[[], T], faults: list[Fault]) -> T | None:
-    try:
-        return load()
-    except InputError as error:
-        faults.extend(error.faults)
-        return None
-
-
 def _licence_faults(policy: Policy, model: Model) -> list[Fault]:
-    if model.licence.casefold() in {listed.casefold() for listed in policy.licences}:
+    if policy.allows_licence(model.licence):
         return []
     what = f"licence {model.licence!r} is not among those the policy lists"
     remedy = "choose another base, or list the licence in the policy"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.errors import SetupError
 from pipeline.generate import Generated, Kept
 from pipeline.generate.device import Device
-from pipeline.generate.loading import Loader
+from pipeline.generate.loading import Loader, scheduler_for
 from pipeline.generate.prepare import Pictures
 from pipeline.generate.prompt_embeddings import PromptEmbedder, supports_weighting
 from pipeline.generate.tiles import faithful, upscaled
@@ -220,16 +218,7 @@ class Diffusers:
         return np.stack([each[: first.height, : first.width] for each in whole])
 
     def _scheduler(self, first: Request) -> Any:
-        own = self._loader.scheduler
-        if not first.scheduler:
-            return own
-        import diffusers
-
-        name, brace, changes = first.scheduler.partition("{")
-        kind = getattr(diffusers, name, None) if name else type(own)
-        if kind is None or not hasattr(kind, "from_config"):
-            raise SetupError(f"diffusers has no scheduler {name!r}; mend it in the models file")
-        return kind.from_config(own.config, **json.loads(brace + changes or "{}"))
+        return scheduler_for(self._loader.scheduler, first.scheduler)
 
 
 def _generators(requests: Sequence[Request]) -> list[Any]:

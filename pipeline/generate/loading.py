@@ -56,7 +56,7 @@ class Loader:
 
         Raises SetupError when a folder or the hub does not give what is declared.
         """
-        _quiet()
+        quiet()
         model = self._models[request.model]
         if self._model != (model.name, model.revision):
             self.unload()
@@ -173,6 +173,22 @@ def dtype_of(memory: Memory, device: Device) -> Any:
     import torch
 
     return device.dtype if memory.dtype == "auto" else getattr(torch, memory.dtype)
+
+
+def scheduler_for(own: Any, sampler: str) -> Any:
+    """The scheduler that `sampler` (`Model.sampler`) names, over the checkpoint's own.
+
+    Raises SetupError for a class that diffusers does not have.
+    """
+    if not sampler:
+        return own
+    import diffusers
+
+    name, brace, changes = sampler.partition("{")
+    kind = getattr(diffusers, name, None) if name else type(own)
+    if kind is None or not hasattr(kind, "from_config"):
+        raise SetupError(f"diffusers has no scheduler {name!r}; mend it in the models file")
+    return kind.from_config(own.config, **json.loads(brace + changes or "{}"))
 
 
 def _settle(pipeline: Any, model: Model, memory: Memory, device: str) -> None:
@@ -303,7 +319,8 @@ def _does_not_load(model: Model, error: Exception) -> str:
     return f"model {model.name!r} does not load from {place} {model.source!r}: {error}"
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Neither bars nor notes of diffusers and transformers."""
     from diffusers.utils import logging
     from transformers.utils import logging as transformers_logging
 

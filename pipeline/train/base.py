@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import SetupError
+from pipeline.generate.loading import quiet, scheduler_for
 from pipeline.models import Model
 
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -17,12 +18,8 @@ _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 def load_base(model: Model, dtype: Any) -> Any:
     """The base's pipeline, quiet. Raises SetupError when it does not load or has another layout."""
     import diffusers
-    from diffusers.utils import logging
-    from transformers.utils import logging as transformers_logging
 
-    for library in (logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
+    quiet()
     if model.components:
         raise SetupError(
             f"model {model.name!r} has parts in other folders ({', '.join(model.components)}); "
@@ -48,7 +45,7 @@ def load_base(model: Model, dtype: Any) -> Any:
         raise SetupError(
             f"model {model.name!r} does not load from {place} {model.source!r}: {error}"
         ) from error
-    pipe.scheduler = _scheduler(pipe.scheduler, model)
+    pipe.scheduler = scheduler_for(pipe.scheduler, model.sampler)
     prediction = pipe.scheduler.config.get("prediction_type")
     if not hasattr(pipe.scheduler, "alphas_cumprod") or prediction not in _PREDICTIONS:
         raise SetupError(
@@ -59,17 +56,3 @@ def load_base(model: Model, dtype: Any) -> Any:
         raise SetupError(f"model {model.name!r} takes more than latents: an inpainting UNet?")
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _scheduler(own: Any, model: Model) -> Any:
-    """The scheduler that the models file declares over the checkpoint's own."""
-    import diffusers
-
-    if not model.scheduler and not model.scheduler_config:
-        return own
-    kind: Any = getattr(diffusers, model.scheduler, None) if model.scheduler else type(own)
-    if kind is None:
-        raise SetupError(
-            f"diffusers has no scheduler {model.scheduler!r}; mend it in the models file"
-        )
-    return kind.from_config(own.config, **model.scheduler_config)
