@@ -27,6 +27,10 @@ bench: .venv/studio  ## side-by-side measurements
 	$(BIN)/python bench/export.py
 	$(BIN)/python -m bench.mixed
 	$(BIN)/python bench/memory.py
+	$(BIN)/python -m bench.checks
+	$(BIN)/python -m bench.copying
+	$(BIN)/python bench/references.py
+	$(BIN)/python bench/replay.py
 
 clean:
 	rm -rf .venv workspace

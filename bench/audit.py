@@ -31,6 +31,9 @@ ARGUMENTS = {
     "made-with-model": {"model": "starter"},
     "packs-contents": {"pack": "none"},
     "assets-of-sku": {"sku": "MUG-00004"},
+    "made-from": {"asset": "MUG-00004"},
+    "made-out-of": {"picture": "MUG-00004"},
+    "verdict-history": {"asset": "MUG-00004"},
 }
 
 

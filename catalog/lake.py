@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 __all__ = ["SCHEMA_VERSION", "Lake", "attached", "exists", "reading", "writing"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DATA = "data"
 _PATIENCE_SECONDS = 120.0
 
@@ -175,6 +175,8 @@ def attached(
     try:
         load_extensions(connection)
         connection.execute("SET TimeZone = 'UTC'")
+        # Its bar would stand between lines that scripts read.
+        connection.execute("SET enable_progress_bar = false")
         # A Python variable of the same name must never stand in for a table.
         connection.execute("SET python_enable_replacements = false")
         patiently(lambda: _attach(connection, metadata, folder / DATA, read_only), folder)

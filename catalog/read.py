@@ -78,12 +78,14 @@ def knows(lake: Lake, sha256s: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
     wanted = text_table(sha256=[sha256.lower() for sha256 in sha256s])
     rows = lake.rows(
-        "SELECT a.sha256, a.request_id, r.sku, a.state, v.outcome, w.decision, "
+        "SELECT a.sha256, a.request_id, r.sku, a.state, "
+        "CASE WHEN a.attempt = c.attempt THEN n.outcome ELSE v.outcome END AS outcome, w.decision, "
         "m.label AS c2pa_label, a.recorded_at, a.attempt = c.attempt AS counts "
         "FROM wanted JOIN raw.assets AS a USING (sha256) "
         "JOIN raw.current AS c ON c.request_id = a.request_id "
         "JOIN raw.requests AS r ON r.request_id = a.request_id AND r.attempt = a.attempt "
         "LEFT JOIN raw.verdicts AS v ON v.request_id = a.request_id AND v.attempt = a.attempt "
+        "LEFT JOIN verdicts AS n ON n.request_id = a.request_id "
         "LEFT JOIN raw.manifests AS m ON m.asset_sha256 = a.sha256 AND m.attempt = a.attempt "
         "LEFT JOIN reviews AS w ON w.request_id = a.request_id AND w.counts "
         "ORDER BY counts, a.recorded_at DESC",

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
 from catalog.rows import arrow, asset_row, manifest_row
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError
-from pipeline.records import Asset, Review, Signed
+from pipeline.records import SEVERITIES, Asset, Review, Signed
 
 if TYPE_CHECKING:
     import duckdb
 
 
+_URGENCY = "list_max(list_transform(reasons, lambda one: list_position($severities, one.severity)))"
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What a reviewer was when deciding, and when an approval ends. `expires` is aware, in UTC."""
+
+    roles: Sequence[str] = ()
+    expires: datetime | None = None
+    policy_digest: str | None = None
+    """Of the verdict that was looked at; None where it does not matter."""
+
+
 def review_queue(lake: Lake) -> list[dict[str, Any]]:
-    """Images in review that nobody has decided on, oldest first: request, reasons, url, sha256."""
-    return lake.rows(
+    """Images in review that wait for a person: request, reasons, severity, url, sha256.
+
+    Nobody has decided on them, or an approval no longer holds (`approved_until`, `reviewer`): it
+    has expired, or a replay holds the image back for another rule. The most urgent come first, then
+    the oldest.
+    """
+    rows = lake.rows(
         'SELECT request_id, sku, "index", campaign, client, prompt, sha256, url, mime, policy, '
-        "policy_version, policy_digest, reasons, recorded_at FROM images "
-        "WHERE outcome = 'review' AND decision IS NULL ORDER BY recorded_at, sku, \"index\""
+        "policy_version, policy_digest, reasons, recorded_at, reviewer, approved_until, "
+        f"coalesce({_URGENCY}, 2) AS urgency FROM images WHERE outcome = 'review' "
+        "AND (decision IS NULL OR (decision = 'approve' AND NOT approval_holds)) "
+        'ORDER BY urgency DESC, recorded_at, sku, "index"',
+        {"severities": list(SEVERITIES)},
     )
+    return [{**row, "severity": SEVERITIES[row.pop("urgency") - 1]} for row in rows]
 
 
 def record_review(
@@ -30,27 +55,38 @@ def record_review(
     review: Review,
     asset: Asset | None = None,
     signed: Signed | None = None,
+    approval: Approval | None = None,
 ) -> str:
     """Records a decision; an approval brings the signed asset that was made for it. Returns its id.
 
-    The last decision counts, so an approval can be withdrawn by a rejection. Raises InputError when
-    the image is unknown, its verdict is not `review` (a blocked image cannot be approved), the
-    same was decided already, or the reason is empty.
+    Without `signed` the asset is one that is catalogued already. `approval` says who the reviewer
+    is, and until when an approval holds.
+
+    The last decision counts, so an approval can be withdrawn by a rejection, and one that no longer
+    holds can be given again. Raises InputError when the image is unknown, its verdict is not
+    `review` (a blocked image cannot be approved), the same was decided already, or the reason is
+    empty.
     """
-    if (review.decision == "approve") != (asset is not None and signed is not None):
+    approval = approval or Approval()
+    if (review.decision == "approve") != (asset is not None):
         raise ValueError("an approval comes with its signed asset, a rejection without")
     review_id = str(uuid.uuid4())
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
         state = connection.execute(
-            "SELECT c.attempt, v.outcome, w.decision, w.reviewer, a.perceptual_hash "
+            "SELECT c.attempt, v.outcome, w.decision, w.reviewer, a.perceptual_hash, "
+            "NOT w.approval_holds AS lapsed, list_transform(list_filter(v.reasons, "
+            "lambda one: one.outcome = 'review'), lambda one: one.rule) AS rules, "
+            "v.policy_digest "
             "FROM raw.current AS c LEFT JOIN verdicts AS v USING (request_id) "
-            "LEFT JOIN reviews AS w ON w.request_id = c.request_id AND w.counts "
+            "LEFT JOIN raw.decisions AS w ON w.request_id = c.request_id "
             "LEFT JOIN assets AS a ON a.request_id = c.request_id "
             "WHERE c.request_id = ? LIMIT 1",
             [request_id],
         ).fetchone()
         faults = _faults(review, state)
+        if state and approval.policy_digest not in (None, state[7]):
+            faults.append(Fault("another policy was applied meanwhile", remedy="look again"))
         if faults or state is None:
             raise InputError(f"review of {request_id[:12]}", faults)
         key = {"request_id": request_id, "attempt": state[0]}
@@ -65,6 +101,9 @@ def record_review(
                 "reason": review.reason,
                 "decided_at": review.decided_at,
                 "asset_sha256": asset.sha256 if asset else None,
+                "roles": list(approval.roles),
+                "expires": approval.expires,
+                "rules": list(dict.fromkeys(state[6] or ())),
             },
         )
         if asset and signed:
@@ -82,7 +121,7 @@ def record_review(
 def _faults(review: Review, state: tuple[Any, ...] | None) -> list[Fault]:
     if state is None:
         return [Fault("the catalog has no such request", remedy="`platemark review list`")]
-    _, outcome, decision, reviewer, _ = state
+    _, outcome, decision, reviewer, _, lapsed, *_ = state
     faults = []
     if not review.reason.strip() or not review.reviewer.strip():
         faults.append(Fault("a decision needs a reviewer and a reason", remedy='--reason "…"'))
@@ -93,6 +132,6 @@ def _faults(review: Review, state: tuple[Any, ...] | None) -> list[Fault]:
                 remedy="only what a policy sends to review is decided by people",
             )
         )
-    if decision == review.decision:
+    if decision == review.decision and not (lapsed and decision == "approve"):
         faults.append(Fault(f"{reviewer} decided so already ({decision})", remedy="nothing to do"))
     return faults

@@ -6,11 +6,12 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline.records import Asset, Produced, Signed, UsedInput
+from pipeline.records import Asset, Produced, Score, Signed, UsedInput, Verdict
 from pipeline.request import Request, canonical_json
 
 if TYPE_CHECKING:
@@ -59,42 +60,12 @@ def batch_tables(
             }
         )
         rows["inputs"] += [{**key, **_input_row(used)} for used in one.used]
-        rows["scores"] += [
-            {
-                **key,
-                "check_name": score.check,
-                "name": score.name,
-                "value": float(score.value),
-                "evidence": as_json(dict(score.evidence)),
-            }
-            for score in one.scores
-        ]
+        rows["scores"] += [{**key, **score_row(score)} for score in one.scores]
         if one.error is not None:
             continue
         if one.verdict is None or one.asset is None:
             raise ValueError(f"{key['request_id']} has neither an error nor a verdict and asset")
-        reasons = [
-            {
-                "outcome": reason.outcome,
-                "rule": reason.rule,
-                "text": reason.text,
-                "score": reason.score,
-                "bound": reason.bound,
-                "evidence": as_json(dict(reason.evidence)),
-            }
-            for reason in one.verdict.reasons
-        ]
-        rows["verdicts"].append(
-            {
-                **key,
-                "outcome": one.verdict.outcome,
-                "policy": one.verdict.policy,
-                "policy_version": one.verdict.policy_version,
-                "policy_digest": one.verdict.policy_digest,
-                "reasons": reasons,
-                "decided_at": now,
-            }
-        )
+        rows["verdicts"].append({**key, **verdict_row(one.verdict), "decided_at": now})
         rows["assets"].append(
             {**key, **asset_row(one.asset, "run", one.perceptual_hash), "recorded_at": now}
         )
@@ -103,6 +74,33 @@ def batch_tables(
                 {**key, **manifest_row(one.asset, one.signed), "recorded_at": now}
             )
     return {name: arrow(name, found) for name, found in rows.items() if found}
+
+
+def score_row(score: Score) -> dict[str, Any]:
+    """A score's columns; `detector` and `revision` are its evidence's, to be grouped by."""
+    evidence = dict(score.evidence)
+    return {
+        "check_name": score.check,
+        "name": score.name,
+        "value": float(score.value),
+        "evidence": as_json(evidence),
+        "detector": evidence.get("detector"),
+        "revision": evidence.get("weights_sha256") or evidence.get("revision"),
+    }
+
+
+def verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A verdict's columns."""
+    reasons = [
+        {**asdict(reason), "evidence": as_json(dict(reason.evidence))} for reason in verdict.reasons
+    ]
+    return {
+        "outcome": verdict.outcome,
+        "policy": verdict.policy,
+        "policy_version": verdict.policy_version,
+        "policy_digest": verdict.policy_digest,
+        "reasons": reasons,
+    }
 
 
 def asset_row(asset: Asset, made_by: str, perceptual_hash: str | None) -> dict[str, Any]:
@@ -209,7 +207,11 @@ def _schemas() -> dict[str, pa.Schema]:
     small, day, moment = pa.int32(), pa.date32(), pa.timestamp("us", tz="UTC")
     key = {"request_id": text, "attempt": text}
     terms = {"terms": text, "terms_id": text, "expires": day}
-    reason = {"outcome": text, "rule": text, "text": text, "score": real, "bound": real}
+    reason = {
+        **dict.fromkeys(("outcome", "rule", "text"), text),
+        **dict.fromkeys(("score", "bound"), real),
+        **dict.fromkeys(("evidence", "severity", "declared", "detector", "revision"), text),
+    }
     columns: dict[str, dict[str, Any]] = {
         "requests": {
             **key,
@@ -232,11 +234,16 @@ def _schemas() -> dict[str, pa.Schema]:
             **dict.fromkeys(("source_request_id", "c2pa_state", "c2pa_label"), text),
             "restrictions": pa.list_(text),
         },
-        "scores": {**key, "check_name": text, "name": text, "value": real, "evidence": text},
+        "scores": {
+            **key,
+            **dict.fromkeys(("check_name", "name"), text),
+            "value": real,
+            **dict.fromkeys(("evidence", "detector", "revision"), text),
+        },
         "verdicts": {
             **key,
             **dict.fromkeys(("outcome", "policy", "policy_version", "policy_digest"), text),
-            "reasons": pa.list_(pa.struct({**reason, "evidence": text})),
+            "reasons": pa.list_(pa.struct(reason)),
             "decided_at": moment,
         },
         "assets": {

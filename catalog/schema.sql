@@ -39,12 +39,26 @@ CREATE TABLE raw.terms (
     request_id VARCHAR, terms JSON, terms_id VARCHAR, expires DATE, recorded_at TIMESTAMPTZ);
 CREATE TABLE raw.scores (
     request_id VARCHAR, attempt VARCHAR, check_name VARCHAR, name VARCHAR, value DOUBLE,
-    evidence JSON);
+    evidence JSON, detector VARCHAR, revision VARCHAR);
+CREATE TABLE raw.rescores (
+    request_id VARCHAR, attempt VARCHAR, check_name VARCHAR, name VARCHAR, value DOUBLE,
+    evidence JSON, detector VARCHAR, revision VARCHAR, measured_at TIMESTAMPTZ);
 CREATE TABLE raw.verdicts (
     request_id VARCHAR, attempt VARCHAR, outcome VARCHAR, policy VARCHAR, policy_version VARCHAR,
     policy_digest VARCHAR,
     reasons STRUCT(outcome VARCHAR, rule VARCHAR, "text" VARCHAR, score DOUBLE, bound DOUBLE,
-                   evidence JSON)[],
+                   evidence JSON, severity VARCHAR, declared VARCHAR, detector VARCHAR,
+                   revision VARCHAR)[],
+    decided_at TIMESTAMPTZ);
+CREATE TABLE raw.replays (
+    replay_id VARCHAR, policy VARCHAR, policy_version VARCHAR, policy_digest VARCHAR,
+    "where" VARCHAR, judged BIGINT, changed BIGINT, applied_by VARCHAR, applied_at TIMESTAMPTZ);
+CREATE TABLE raw.replayed_verdicts (
+    replay_id VARCHAR, request_id VARCHAR, attempt VARCHAR, outcome VARCHAR, policy VARCHAR,
+    policy_version VARCHAR, policy_digest VARCHAR,
+    reasons STRUCT(outcome VARCHAR, rule VARCHAR, "text" VARCHAR, score DOUBLE, bound DOUBLE,
+                   evidence JSON, severity VARCHAR, declared VARCHAR, detector VARCHAR,
+                   revision VARCHAR)[],
     decided_at TIMESTAMPTZ);
 CREATE TABLE raw.assets (
     request_id VARCHAR, attempt VARCHAR, made_by VARCHAR, sha256 VARCHAR, state VARCHAR,
@@ -55,7 +69,8 @@ CREATE TABLE raw.manifests (
     manifest BLOB, recorded_at TIMESTAMPTZ);
 CREATE TABLE raw.reviews (
     review_id VARCHAR, request_id VARCHAR, attempt VARCHAR, decision VARCHAR, reviewer VARCHAR,
-    reason VARCHAR, decided_at TIMESTAMPTZ, asset_sha256 VARCHAR);
+    reason VARCHAR, decided_at TIMESTAMPTZ, asset_sha256 VARCHAR, roles VARCHAR[],
+    expires TIMESTAMPTZ, rules VARCHAR[]);
 CREATE TABLE raw.policies (
     digest VARCHAR, name VARCHAR, version VARCHAR, "text" VARCHAR, registered_at TIMESTAMPTZ);
 CREATE TABLE raw.models (
@@ -64,6 +79,16 @@ CREATE TABLE raw.models (
 CREATE TABLE raw.reference_works (
     library VARCHAR, library_digest VARCHAR, file VARCHAR, title VARCHAR, rights_holder VARCHAR,
     licence VARCHAR, role VARCHAR, note VARCHAR, sha256 VARCHAR, registered_at TIMESTAMPTZ);
+CREATE TABLE raw.libraries (
+    library VARCHAR, note VARCHAR, created_at TIMESTAMPTZ);
+CREATE TABLE raw.library_works (
+    library VARCHAR, work_id BIGINT, sha256 VARCHAR, file VARCHAR, title VARCHAR,
+    rights_holder VARCHAR, licence VARCHAR, role VARCHAR, expires DATE, note VARCHAR,
+    added_at TIMESTAMPTZ);
+CREATE TABLE raw.library_removals (
+    library VARCHAR, work_id BIGINT, reason VARCHAR, removed_by VARCHAR, removed_at TIMESTAMPTZ);
+CREATE TABLE raw.library_checks (
+    library VARCHAR, checked_by VARCHAR, checked_at TIMESTAMPTZ);
 CREATE TABLE raw.packs (
     pack_id VARCHAR, file VARCHAR, sha256 VARCHAR, size BIGINT, images BIGINT, left_out BIGINT,
     "where" VARCHAR, terms JSON, terms_id VARCHAR, licensee VARCHAR, expires DATE,

@@ -156,10 +156,11 @@ def _not_cleared(row: Mapping[str, Any]) -> list[str]:
     if row["outcome"] == "block":
         texts = "; ".join(reason["text"] for reason in row["reasons"] or ())
         return [f"blocked by {row['policy']} {row['policy_version']}: {texts}"]
-    if row["outcome"] == "review" and row["decision"] is None:
-        return ["it waits for a review"]
-    if row["outcome"] == "review" and row["decision"] != "approve":
+    if row["decision"] == "reject":
         return [f"rejected by {row['reviewer']}: {row['review_reason']}"]
+    if row["outcome"] == "review" and not row["approval_holds"]:
+        lapsed = f": the approval by {row['reviewer']} no longer holds" if row["decision"] else ""
+        return [f"it waits for a review{lapsed}"]
     if not row["cleared"]:
         return ["there is no signed file"]
     return []

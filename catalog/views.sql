@@ -19,13 +19,38 @@ CREATE OR REPLACE VIEW policies AS
 SELECT * FROM raw.policies
 QUALIFY row_number() OVER (PARTITION BY digest ORDER BY registered_at) = 1;
 
--- The works that similarity is measured against, as each library was last registered.
+-- The works that images are compared with, and what each counts as today (UTC): with the last day
+-- of an own work's leave it becomes protected, with that of a protection a work no longer counts.
 CREATE OR REPLACE VIEW "references" AS
-SELECT * FROM raw.reference_works
-WHERE (library, library_digest) IN (
-    SELECT (library, arg_max(library_digest, registered_at)) FROM raw.reference_works
-    GROUP BY library)
-QUALIFY row_number() OVER (PARTITION BY library, file ORDER BY registered_at) = 1;
+SELECT *, CASE WHEN expires IS NULL OR expires >= current_date THEN role
+               WHEN role = 'own' THEN 'protected' END AS counts_as
+FROM raw.library_works ANTI JOIN raw.library_removals USING (library, work_id);
+
+-- Works that were taken out of a library, or entered anew, with the reason.
+CREATE OR REPLACE VIEW removed_references AS
+SELECT w.library, w.work_id, w.sha256, w.file, w.title, w.rights_holder, w.role, w.added_at,
+       r.reason, r.removed_by, r.removed_at
+FROM raw.library_works AS w JOIN raw.library_removals AS r USING (library, work_id);
+
+-- One row a reference library; `protected` and `own` are works that count as such today.
+-- `checked_at`: when somebody last added to it or confirmed it.
+CREATE OR REPLACE VIEW libraries AS
+SELECT l.library, l.note, l.created_at, coalesce(w.works, 0) AS works,
+       coalesce(w.protected, 0) AS protected, coalesce(w.own, 0) AS own,
+       coalesce(w.expired, 0) AS expired,
+       greatest(l.created_at, w.added_at, c.checked_at) AS checked_at
+FROM (SELECT * FROM raw.libraries
+      QUALIFY row_number() OVER (PARTITION BY library ORDER BY created_at) = 1) AS l
+LEFT JOIN (SELECT library, count(*) AS works, max(added_at) AS added_at,
+                  count(*) FILTER (counts_as = 'protected') AS protected,
+                  count(*) FILTER (counts_as = 'own') AS own,
+                  count(*) FILTER (expires < current_date) AS expired
+           FROM "references" GROUP BY library) AS w USING (library)
+LEFT JOIN (SELECT library, max(checked_at) AS checked_at FROM raw.library_checks
+           GROUP BY library) AS c USING (library);
+
+-- The works of libraries as versions before 3 recorded them, for verdicts that cite them.
+CREATE OR REPLACE VIEW earlier_references AS SELECT * FROM raw.reference_works;
 
 -- One row an execution of a flow. `unfinished`: at work, or interrupted.
 CREATE OR REPLACE VIEW runs AS
@@ -106,23 +131,75 @@ QUALIFY row_number() OVER (PARTITION BY adapter, revision, sha256 ORDER BY regis
 -- One row a fault of an item that a run went on without.
 CREATE OR REPLACE VIEW refused_items AS SELECT * FROM raw.refused_items;
 
--- One row a score: `score` is what a policy's rule calls it, check_name.name.
+-- Scores that were measured again, as last measured: all detectors of a name are measured at once.
+CREATE OR REPLACE VIEW raw.latest_rescores AS
+SELECT * FROM raw.rescores
+QUALIFY rank() OVER (PARTITION BY request_id, attempt, check_name, name
+                     ORDER BY measured_at DESC) = 1;
+
+-- One row a score, as last measured: `score` is what a policy's rule calls it, check_name.name.
 CREATE OR REPLACE VIEW scores AS
 SELECT s.request_id, s.check_name || '.' || s.name AS score, s.check_name, s.name, s.value,
-       s.evidence
-FROM raw.scores AS s
+       s.evidence, s.detector, s.revision
+FROM (SELECT * FROM raw.scores
+      ANTI JOIN raw.rescores USING (request_id, attempt, check_name, name)
+      UNION ALL BY NAME
+      SELECT * EXCLUDE (measured_at) FROM raw.latest_rescores) AS s
 JOIN raw.current AS c ON c.request_id = s.request_id AND c.attempt = s.attempt;
 
--- One row a policy's word on one image.
+-- One row a policy's word on one image, the original one and those of later replays.
+CREATE OR REPLACE VIEW verdict_history AS
+SELECT v.request_id, v.outcome, v.reasons, v.policy, v.policy_version, v.policy_digest,
+       v.decided_at, v.replay_id
+FROM (SELECT *, NULL::VARCHAR AS replay_id FROM raw.verdicts
+      UNION ALL BY NAME SELECT * FROM raw.replayed_verdicts) AS v
+JOIN raw.current AS c ON c.request_id = v.request_id AND c.attempt = v.attempt;
+
+-- One row an image: the verdict that counts, the last one.
 CREATE OR REPLACE VIEW verdicts AS
 SELECT v.request_id, v.outcome, v.reasons, v.policy, v.policy_version, v.policy_digest,
-       v.decided_at
-FROM raw.verdicts AS v
+       v.decided_at, v.replay_id
+FROM (SELECT *, NULL::VARCHAR AS replay_id FROM raw.verdicts
+      ANTI JOIN raw.replayed_verdicts USING (request_id, attempt)
+      UNION ALL BY NAME
+      SELECT * FROM (
+          SELECT * FROM raw.replayed_verdicts
+          QUALIFY row_number() OVER (PARTITION BY request_id, attempt
+                                     ORDER BY decided_at DESC, replay_id) = 1)) AS v
 JOIN raw.current AS c ON c.request_id = v.request_id AND c.attempt = v.attempt;
+
+-- One row a policy that was applied to images made before.
+CREATE OR REPLACE VIEW replays AS SELECT * FROM raw.replays;
+
+-- Models, adapters and tools that a recipe names beside the request's own model, by attempt.
+CREATE OR REPLACE VIEW raw.recipe_models AS
+WITH steps AS (
+    SELECT request_id, attempt, recipe AS step FROM raw.requests WHERE recipe IS NOT NULL
+    UNION ALL
+    SELECT request_id, attempt, unnest(CAST(recipe -> '$.earlier' AS JSON[]))
+    FROM raw.requests WHERE (recipe -> '$.earlier') IS NOT NULL),
+parts AS (
+    SELECT request_id, attempt, 'control' AS part,
+           unnest(CAST(step -> '$.controls' AS JSON[])) AS used FROM steps
+    UNION ALL
+    SELECT request_id, attempt, 'adapter', unnest(CAST(step -> '$.adapters' AS JSON[])) FROM steps)
+SELECT DISTINCT * FROM (
+    SELECT request_id, attempt, 'model' AS part, step ->> '$.model' AS model,
+           step ->> '$.model_revision' AS revision
+    FROM steps WHERE (step ->> '$.model') IS NOT NULL
+    UNION ALL
+    SELECT request_id, attempt, part, used ->> '$.model', used ->> '$.model_revision' FROM parts
+    UNION ALL
+    SELECT request_id, attempt, 'tool', used ->> '$.tool', used ->> '$.tool_revision' FROM parts
+    WHERE used ->> '$.tool' <> ''
+    UNION ALL
+    SELECT request_id, attempt, 'tool', step ->> '$.region.tool', step ->> '$.region.tool_revision'
+    FROM steps WHERE (step ->> '$.region.tool') <> '');
 
 -- One row a person's decision; `counts` marks the last one on each image.
 CREATE OR REPLACE VIEW reviews AS
-SELECT r.review_id, r.request_id, r.decision, r.reviewer, r.reason, r.decided_at, r.asset_sha256,
+SELECT r.review_id, r.request_id, r.decision, r.reviewer, r.roles, r.reason, r.decided_at,
+       r.expires, r.rules, r.asset_sha256,
        row_number() OVER (PARTITION BY r.request_id
                           ORDER BY r.decided_at DESC, r.review_id) = 1 AS counts
 FROM raw.reviews AS r;
@@ -142,27 +219,50 @@ FROM raw.manifests AS m
 JOIN raw.current AS c ON c.request_id = m.request_id AND c.attempt = m.attempt
 QUALIFY row_number() OVER (PARTITION BY m.request_id, m.asset_sha256 ORDER BY m.recorded_at) = 1;
 
+-- The decision that counts on each image. An approval holds until it expires, and for the rules that
+-- it was given for: a replay that holds an image back for another one asks a person again.
+CREATE OR REPLACE VIEW raw.decisions AS
+SELECT w.*, coalesce(w.decision = 'approve' AND coalesce(w.expires > now(), true)
+                     AND CASE WHEN w.rules IS NULL THEN v.replay_id IS NULL
+                              ELSE list_has_all(w.rules, list_transform(
+                                  list_filter(v.reasons, lambda one: one.outcome = 'review'),
+                                  lambda one: one.rule)) END, false) AS approval_holds
+FROM (SELECT * FROM main.reviews WHERE counts) AS w
+LEFT JOIN main.verdicts AS v ON v.request_id = w.request_id;
+
 -- One row an image, wide: request, verdict, review and the file that counts (the signed one, if
--- any). This is what `export --where` selects from. `cleared`: passed or approved, and signed.
+-- any). This is what `export --where` selects from. `cleared`: passed or approved, signed, and not
+-- rejected by a person.
 CREATE OR REPLACE VIEW images AS
 SELECT r.request_id, r.sku, r."index", r.campaign, r.client, r.mode, r.model, r.model_revision,
        r.model_licence, r.prompt, r.prompt_sha256, r.negative_prompt, r.seed, r.width, r.height,
        r.steps, r.guidance, r.scheduler, r.recipe, r.terms, r.terms_id, r.expires, r.state, r.error,
        r.run_id, r.recorded_at, v.outcome, v.policy, v.policy_version, v.policy_digest, v.reasons,
        w.decision, w.reviewer, w.reason AS review_reason, w.decided_at AS reviewed_at,
+       w.expires AS approved_until,
        a.sha256, a.state AS asset_state, a.url, a.mime, a.size, a.pixels_sha256,
        a.perceptual_hash, m.label AS c2pa_label, m.certificate,
-       coalesce(a.state = 'signed' AND (v.outcome = 'pass'
-                OR (v.outcome = 'review' AND w.decision = 'approve')), false) AS cleared
+       w.approval_holds,
+       coalesce(a.state = 'signed' AND w.decision IS DISTINCT FROM 'reject'
+                AND (v.outcome = 'pass' OR (v.outcome = 'review' AND w.approval_holds)), false)
+           AS cleared
 FROM requests AS r
 LEFT JOIN verdicts AS v ON v.request_id = r.request_id
-LEFT JOIN (SELECT * FROM reviews WHERE counts) AS w ON w.request_id = r.request_id
+LEFT JOIN raw.decisions AS w ON w.request_id = r.request_id
 LEFT JOIN (
     SELECT * FROM assets
     QUALIFY row_number() OVER (PARTITION BY request_id
                                ORDER BY state = 'signed' DESC, recorded_at DESC, sha256) = 1
 ) AS a ON a.request_id = r.request_id
 LEFT JOIN manifests AS m ON m.request_id = r.request_id AND m.asset_sha256 = a.sha256;
+
+-- One row an image that a replay let pass and that lies unsigned in quarantine: `platemark release`
+-- signs it. What a person rejected stays rejected.
+CREATE OR REPLACE VIEW to_sign AS
+SELECT request_id, sku, "index", campaign, client, policy, policy_version, policy_digest, sha256,
+       url, recorded_at
+FROM images WHERE outcome = 'pass' AND asset_state = 'quarantined'
+              AND decision IS DISTINCT FROM 'reject';
 
 -- One row a pack and file name that it was exported under, as last exported, with its terms. The
 -- same images under the same terms are the same pack (`pack_id`), however often it is exported.

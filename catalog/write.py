@@ -232,40 +232,6 @@ def record_refused(lake: Lake, run_id: str, refused: Sequence[Refused]) -> None:
         lake.transact(lambda connection: insert_table(connection, "refused_items", table))
 
 
-def register_references(
-    lake: Lake, library: str, digest: str, works: Sequence[Mapping[str, str | None]]
-) -> bool:
-    """Records the works of a reference library under the library's digest; False if it is current.
-
-    `works`: file, and as far as known title, rights_holder, licence, role, note, sha256. The view
-    `references` shows each library as last registered.
-    """
-    import pyarrow as pa
-
-    names = ("file", "title", "rights_holder", "licence", "role", "note", "sha256")
-    now = datetime.now(UTC)
-    columns: dict[str, Any] = {
-        "library": pa.array([library] * len(works), pa.string()),
-        "library_digest": pa.array([digest] * len(works), pa.string()),
-        "registered_at": pa.array([now] * len(works), pa.timestamp("us", tz="UTC")),
-        **{name: pa.array([work.get(name) for work in works], pa.string()) for name in names},
-    }
-    table = pa.table(columns)
-
-    def append(connection: duckdb.DuckDBPyConnection) -> bool:
-        current = connection.execute(
-            "SELECT arg_max(library_digest, registered_at) FROM raw.reference_works "
-            "WHERE library = ?",
-            [library],
-        ).fetchone()
-        if not works or (current and current[0] == digest):
-            return False
-        insert_table(connection, "reference_works", table)
-        return True
-
-    return lake.transact(append)
-
-
 def insert_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     """Appends an Arrow table to raw.`name` inside a transaction (20 times faster than rows)."""
     connection.register("incoming", table)

@@ -10,7 +10,7 @@ import platform
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.checking import ready_checks
 from catalog.lake import Lake, writing
 from catalog.read import (
     catalogued_images,
@@ -36,11 +37,9 @@ from catalog.write import (
     record_terms,
     register_model,
     register_policy,
-    register_references,
     register_training_images,
     start_run,
 )
-from pipeline.checks.build import build_checks
 from pipeline.checks.protocol import ImageBatch, remember
 from pipeline.contact_sheet import Cell, thumbnail
 from pipeline.generate import Generated
@@ -243,17 +242,18 @@ class Production:
 
     def _set_up(self) -> Bench:
         identity = signing_identity(self.settings)
-        checks = build_checks(
-            self.plan.policy.checks.model_dump(exclude_none=True),
-            self.plan.detectors,
-            libraries(self.settings),
-            self.device.name,
-            catalogued_images(self._lake),
-            self.settings.root / "references",
+        policy, store = self.plan.policy, self.store
+        checks = ready_checks(
+            self._lake,
+            self.settings,
+            policy,
+            device=self.device.name,
+            models=self.plan.detectors,
+            catalogued=catalogued_images(self._lake),
+            items=self.plan.words,
+            picture=store.pixels,
         )
-        return Bench(
-            self.settings, self.plan.policy, self.plan.models, checks, identity, self.store
-        )
+        return Bench(self.settings, policy, self.plan.models, checks, identity, store)
 
     def _register(self) -> None:
         policy = self.plan.policy
@@ -274,10 +274,6 @@ class Production:
                 weights_sha256=model.weights_sha256,
                 details=asdict(model),
             )
-        for check in self._bench.checks:
-            for library in getattr(check, "libraries", ()):
-                works = [asdict(reference) for reference in library.references]
-                register_references(self._lake, library.name, library.content_sha256, works)
         for model in self.plan.models.values():
             if model.kind == "lora" and model.is_folder:
                 images = trained_on(Path(model.source))
@@ -338,13 +334,6 @@ class Production:
             title = next(used.name for used in produced.used if used.sha256 == sha256)
             words = " and ".join(dict.fromkeys(found))
             yield Cell(self._thumbnail(sha256), (f"{words} of {name}", title, ""))
-
-
-def libraries(settings: Settings) -> Mapping[str, Any]:
-    """Reference libraries by name: the shipped one and those of the settings."""
-    from pipeline.settings import ROOT
-
-    return {"starter-protected": ROOT / "starter" / "references"} | settings.libraries
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def serve_schedules(settings: Settings) -> None:
     from flows.audit import audit
     from flows.export import export
     from flows.produce import produce
+    from flows.rescore import rescore
 
     workspace = {"workspace": str(settings.root)}
     produced = {**workspace, "patience": PATIENCE_FOR_OTHER_RUNS}
@@ -103,7 +104,8 @@ def serve_schedules(settings: Settings) -> None:
         for schedule in read_schedules(settings)
     ]
     deployments += [
-        each.to_deployment(name=each.name, parameters=workspace) for each in (audit, export)
+        each.to_deployment(name=each.name, parameters=workspace)
+        for each in (audit, export, rescore)
     ]
     serve(*deployments, print_starting_message=False)
 

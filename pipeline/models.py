@@ -36,6 +36,8 @@ Kind = Literal[
     "segmenter",
     "open-clip",
     "image-classifier",
+    "safety-checker",
+    "copy-descriptor",
 ]
 """What a model is for. A text-to-image model also serves image-to-image, inpainting, variations
 and, beside ControlNets, every controlled mode."""

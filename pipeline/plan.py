@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 from pipeline.brief import Brief, Refused, load_brief
 from pipeline.errors import Fault, InputError, collect
@@ -21,7 +20,12 @@ from pipeline.policy import Policy, load_policy
 from pipeline.request import Request
 from pipeline.resolve import Surroundings, resolve_requests
 from pipeline.settings import Settings
-from pipeline.verdict import model_refusals, picture_refusals, prompt_refusals
+from pipeline.verdict import (
+    model_refusals,
+    picture_refusals,
+    prompt_refusals,
+    without_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class Plan:
         return make_batches(todo, batch_size, has_step)
 
     @property
+    def words(self) -> dict[str, str]:
+        """What each item of the brief asks for, by sku."""
+        return {request.sku: without_weights(request.chain[0]) for request in self.requests}
+
+    @property
     def notices(self) -> list[str]:
         """What people must be told of the models and of the plan, each once."""
         models = (*self.models.values(), *self.detectors.values())
@@ -113,27 +122,24 @@ def make_plan(
         ),
     )
     found = resolve_requests(loaded_brief, find_model, loaded_policy.terms, around)
-    nsfw, similarity = loaded_policy.checks.nsfw, loaded_policy.checks.similarity
-    sections: tuple[tuple[Any, Kind], ...] = (
-        (nsfw and nsfw.concepts, "open-clip"),
-        (nsfw and nsfw.classifier, "image-classifier"),
-        (similarity, "open-clip"),
-    )
-    detectors = {
-        section.model: resolve(declared, section.model, kind)
-        for section, kind in sections
-        if section
-    }
     return Plan(
         loaded_brief,
         loaded_policy,
         found.requests,
         found.models,
-        detectors,
+        detectors(loaded_policy, find_model),
         found.pictures,
         found.refused,
         found.notices,
     )
+
+
+def detectors(policy: Policy, find_model: Callable[..., Model]) -> dict[str, Model]:
+    """The models that a policy's checks measure with, by name; `find_model` takes name and kinds.
+
+    Raises as `pipeline.models.resolve` does.
+    """
+    return {name: find_model(name, *kinds) for name, kinds in policy.checks.models.items()}
 
 
 def make_batches(

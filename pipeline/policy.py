@@ -11,16 +11,19 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from pipeline.errors import Fault, InputError
-from pipeline.policy_model import KNOWN_SCORES, Policy
+from pipeline.policy_checks import BY_LIBRARY, KNOWN_SCORES, range_of
+from pipeline.policy_model import Policy
+from pipeline.policy_names import with_names
 from pipeline.settings import ROOT
 from pipeline.yaml_lines import Located, merge, read_yaml, written_path
 
@@ -28,9 +31,11 @@ __all__ = [
     "SCHEMA_FILE",
     "SHIPPED",
     "Policy",
+    "find_policy",
     "json_schema",
     "load_policy",
     "policy_from_text",
+    "read_policy",
     "schema_text",
 ]
 
@@ -47,18 +52,27 @@ _OWN = ("policy", "version", "description", "extends")
 
 def load_policy(name_or_path: str | Path) -> Policy:
     """A policy by shipped name (`retail`) or by path. Raises InputError with every fault's line."""
-    path = _find(str(name_or_path))
+    return read_policy(name_or_path)[0]
+
+
+def read_policy(name_or_path: str | Path) -> tuple[Policy, Located]:
+    """The same, and its whole tree, inherited values included, each with its file and line.
+
+    The names of `prompts.deny_lists` stand in `prompts.deny`, at the lines of their lists.
+    """
+    path = find_policy(str(name_or_path))
     tree, faults = _resolve(path)
     if tree is None:
         raise InputError(f"policy {name_or_path}", faults)
-    faults = [*faults, *_faults_across(tree)]
+    tree, more = with_names(tree, path.parent, SHIPPED)
+    faults = [*faults, *more, *_faults_across(tree)]
     try:
         policy = Policy.model_validate(tree.plain())
     except ValidationError as error:
         raise InputError(f"policy {name_or_path}", [*faults, *_faults_of(error, tree)]) from None
     if faults:
         raise InputError(f"policy {name_or_path}", faults)
-    return policy
+    return policy.declared_at(_places(tree)), tree
 
 
 def policy_from_text(text: str) -> Policy:
@@ -85,7 +99,8 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _find(name: str) -> Path:
+def find_policy(name: str) -> Path:
+    """The file of a policy: a path as it is, or a shipped name. Raises InputError."""
     path = Path(name)
     if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return path
@@ -152,14 +167,49 @@ def _over(parent: Located, child: Located) -> Located:
     }
     rules = inherited.get("rules")
     if off and rules is not None and isinstance(rules.value, list):
-        kept = [item for item in rules.value if _rule_name(item.plain())[0] not in off]
+        kept = [item for item in rules.value if not _is_off(item, off)]
         inherited["rules"] = Located(kept, rules.file, rules.line)
     parent = Located(inherited, parent.file, parent.line)
     return merge(parent, child, {"rules": _rule_name})
 
 
-def _rule_name(rule: Any) -> tuple[str, str]:
-    return (str(rule.get("check")), str(rule.get("score"))) if isinstance(rule, dict) else ("", "")
+def _is_off(rule: Located, off: Collection[str]) -> bool:
+    """Whether all checks that the rule speaks of are switched off."""
+    parts = list(_conditions(rule))
+    return bool(parts) and all(_rule_name(part.plain())[0] in off for part in parts)
+
+
+def _rule_name(rule: Any) -> tuple[str, ...]:
+    """What makes two written rules the same one: check, score, library and channels, or a name."""
+    if not isinstance(rule, dict):
+        return ("", "", "", "")
+    channels = rule.get("channels")
+    named = ",".join(sorted(set(map(str, channels)))) if isinstance(channels, list) else ""
+    if "all" in rule or "any" in rule:
+        return ("", str(rule.get("name")), "", named)
+    library = rule.get("library")
+    return (str(rule.get("check")), str(rule.get("score")), str(library or ""), named)
+
+
+def _places(tree: Located) -> dict[str, str]:
+    """`file:line` of each rule, denied word and section that verdicts name."""
+    places = {rule_in_words(item.plain()): item.place for item in tree.value["rules"].value}
+    places |= {
+        name: tree.value[name].place for name in ("licences", "inputs") if name in tree.value
+    }
+    prompts = tree.value.get("prompts")
+    denied = prompts.value.get("deny") if prompts else None
+    return places | {
+        f"prompts.deny {str(word.value).strip()}": word.place
+        for word in (denied.value if denied else ())
+    }
+
+
+def rule_in_words(rule: Mapping[str, Any]) -> str:
+    """The name that a rule, as written, has in verdicts."""
+    check, score, library, channels = _rule_name(rule)
+    name = f"{check}.{score}" if check else score
+    return f"{name}{'@' + library if library else ''}{'[' + channels + ']' if channels else ''}"
 
 
 def _faults_across(tree: Located) -> list[Fault]:
@@ -170,24 +220,126 @@ def _faults_across(tree: Located) -> list[Fault]:
     if checks is None or not isinstance(checks.value, dict):
         return []
     faults = _unknown_checks(checks)
-    seen: dict[tuple[str, str], Located] = {}
+    seen: dict[tuple[str, ...], Located] = {}
     for item in rules.value:
-        check, score = name = _rule_name(item.plain())
-        if check in KNOWN_SCORES and score not in KNOWN_SCORES[check]:
-            known = KNOWN_SCORES[check]
-            remedy = f"{_nearest(score, known)}{check} measures: {', '.join(known)}"
-            where = item.at(("score",)).where
-            faults.append(Fault(f"{check} has no score {score!r}", where, remedy))
-        elif not _measures(checks.plain(), check, score):
-            part = {"concept": "nsfw.concepts", "classifier": "nsfw.classifier"}.get(score, check)
-            what = f"the rule {check}.{score} has no check that measures it"
-            near = _nearest(check, checks.value)
-            faults.append(Fault(what, item.where, f"{near}declare checks.{part} or drop the rule"))
-        if name in seen:
-            what = f"the rule {check}.{score} is written twice"
+        name = _rule_name(item.plain())
+        for part in _conditions(item):
+            faults += _not_measured(part, checks) or _out_of_range(part)
+        if name in seen and isinstance(item.value, dict):
+            what = f"the rule {rule_in_words(item.plain())} is written twice"
             faults.append(Fault(what, item.where, f"the other one is at {seen[name].where}"))
         seen[name] = item
     return faults
+
+
+def _conditions(rule: Located) -> Iterator[Located]:
+    """The rule itself, or all conditions of a combination."""
+    inside = [rule.value.get(key) for key in ("all", "any")] if isinstance(rule.value, dict) else []
+    parts = [part for part in inside if part is not None]
+    if not parts:
+        yield rule
+    for part in parts:
+        for each in part.value if isinstance(part.value, list) else ():
+            yield from _conditions(each)
+
+
+def _not_measured(rule: Located, checks: Located) -> list[Fault]:
+    """A fault when no check measures the score that a rule or condition speaks of."""
+    written = rule.plain() if isinstance(rule.value, dict) else {}
+    check, score, library = (str(written.get(key) or "") for key in ("check", "score", "library"))
+    declared = checks.plain().get(check)
+    if declared is None:
+        near = _nearest(check, checks.value)
+        what = f"the rule {check}.{score} has no check that measures it"
+        key = ".".join([check, *filter(None, [_SWITCHES.get((check, score))])])
+        return [Fault(what, rule.where, f"{near}declare checks.{key} or drop the rule")]
+    known = _scores_of(check, declared)
+    if known is not None and score not in known:
+        if score in KNOWN_SCORES.get(check, ()):
+            what = f"the rule {check}.{score} has no check that measures it"
+            remedy = f"declare checks.{check}.{_SWITCHES[check, score]} or drop the rule"
+            return [Fault(what, rule.where, remedy)]
+        remedy = f"{_nearest(score, known)}{check} measures: {', '.join(known)}"
+        return [Fault(f"{check} has no score {score!r}", rule.at(("score",)).where, remedy)]
+    if library and library not in _libraries_of(check, score, declared):
+        names = ", ".join(_libraries_of(check, score, declared)) or "none"
+        what = f"{check}.{score} is not measured against a library {library!r}"
+        return [Fault(what, rule.at(("library",)).where, f"its libraries are: {names}")]
+    return []
+
+
+def _out_of_range(rule: Located) -> list[Fault]:
+    """Faults of bounds that no score reaches, or that lie on the side where it is good."""
+    written = rule.value if isinstance(rule.value, dict) else {}
+    named = [written[key].value if key in written else None for key in ("check", "score")]
+    known = range_of(str(named[0]), str(named[1]))
+    if known is None:
+        return []
+    least, greatest, bad = known
+    name = f"{named[0]}.{named[1]}"
+    bounds = [written[key] for key in ("review", "block") if key in written] or [rule]
+    faults = []
+    for bound in (each for each in bounds if isinstance(each.value, dict)):
+        for side in ("at_least", "below"):
+            limit = bound.value.get(side)
+            if limit is None or not isinstance(limit.value, int | float):
+                continue
+            if side != bad:
+                what = f"{name} is bad where it is {'high' if bad == 'at_least' else 'low'}"
+                faults.append(Fault(what, limit.where, f"write {bad}"))
+            elif (
+                limit.value > greatest
+                or limit.value < least
+                or (side, limit.value)
+                == (
+                    "below",
+                    least,
+                )
+            ):
+                what = (
+                    f"{side} {limit.value:g} is out of reach: {name} is {least:g} to {greatest:g}"
+                )
+                faults.append(Fault(what, limit.where, "mend the bound"))
+    return faults
+
+
+_SWITCHES = {
+    ("nsfw", "concept"): "concepts",
+    ("nsfw", "classifier"): "classifier",
+    ("copying", "descriptor"): "descriptor",
+    ("copying", "clip"): "shortlist",
+    ("copying", "concept"): "concepts",
+    ("fidelity", "reference"): "reference",
+    ("quality", "bytes"): "bytes",
+}
+"""Scores that are measured only where the check declares this key."""
+
+
+def _scores_of(check: str, declared: Any) -> tuple[str, ...] | None:
+    """The scores that a declared check gives; None for a plugin, which nobody here knows."""
+    if check not in KNOWN_SCORES:
+        return None
+    if not isinstance(declared, dict):
+        return KNOWN_SCORES[check]
+    if check == "sensitive":
+        detectors = declared.get("detectors")
+        found = [
+            name
+            for each in (detectors.values() if isinstance(detectors, dict) else ())
+            for name in (each.get("classes") or () if isinstance(each, dict) else ())
+        ]
+        return tuple(dict.fromkeys(map(str, found)))
+    return tuple(
+        score
+        for score in KNOWN_SCORES[check]
+        if (check, score) not in _SWITCHES or declared.get(_SWITCHES[check, score]) is not None
+    )
+
+
+def _libraries_of(check: str, score: str, declared: Any) -> list[str]:
+    by_library = check == "copying" and score in BY_LIBRARY
+    named = declared.get("libraries") if by_library and isinstance(declared, dict) else None
+    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def _unknown_checks(checks: Located) -> list[Fault]:
@@ -206,19 +358,18 @@ def _unknown_checks(checks: Located) -> list[Fault]:
     ]
 
 
-def _measures(checks: dict[str, Any], check: str, score: str) -> bool:
-    declared = checks.get(check)
-    if check != "nsfw":
-        return declared is not None
-    part = "concepts" if score == "concept" else "classifier"
-    return isinstance(declared, dict) and declared.get(part) is not None
-
-
 def _faults_of(error: ValidationError, tree: Located) -> list[Fault]:
     faults = []
     content = tree.plain()
+    places = [each["loc"] for each in error.errors()]
     for found in error.errors():
-        path = written_path(found["loc"], content, found["type"] == "missing")
+        loc = found["loc"]
+        if found["type"] == "too_short" and any(
+            len(place) > len(loc) and place[: len(loc)] == loc for place in places
+        ):
+            # What was left out for a fault of its own is no second fault.
+            continue
+        path = written_path(loc, content, found["type"] == "missing")
         name = ".".join(str(step) for step in path)
         what, remedy = found["msg"].removeprefix("Value error, "), ""
         if found["type"] == "extra_forbidden":
@@ -237,19 +388,24 @@ def _faults_of(error: ValidationError, tree: Located) -> list[Fault]:
 
 def _keys_at(path: tuple[int | str, ...]) -> list[str]:
     """The keys that a policy file may have at `path`."""
-    model: type[BaseModel] = Policy
+    models: list[type[BaseModel]] = [Policy]
     for step in path:
-        if isinstance(step, str) and step in model.model_fields:
-            model = _model_in(model.model_fields[step].annotation) or model
-    return list(model.model_fields)
+        if isinstance(step, str):
+            fields = [found for model in models if (found := _fields(model).get(step))]
+            models = [each for field in fields for each in _models_in(field.annotation)] or models
+    return list(dict.fromkeys(name for model in models for name in _fields(model)))
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
-        return next((m for part in get_args(annotation) if (m := _model_in(part))), None)
-    return None
+        return [annotation]
+    if get_origin(annotation) in (tuple, dict, Union, types.UnionType, Annotated):
+        return [model for part in get_args(annotation) for model in _models_in(part)]
+    return []
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

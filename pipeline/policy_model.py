@@ -6,158 +6,50 @@ pipeline/policy.py reads them from YAML, pipeline/verdict.py applies them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from pipeline.policy_checks import BY_LIBRARY, KNOWN_SCORES, Checks, Declared, Text
+from pipeline.policy_rules import (
+    AnyRule,
+    Bound,
+    Combination,
+    Condition,
+    Measurement,
+    Number,
+    Rule,
+    conditions,
+)
 from pipeline.request import canonical_json
 from pipeline.terms import UsageTerms
 from pipeline.train.samples import Waiver
 
-KNOWN_SCORES = {
-    "nsfw": ("concept", "classifier"),
-    "similarity": ("nearest",),
-    "duplicates": ("exact", "near"),
-    "quality": ("sharpness", "contrast", "decodes", "size_matches"),
-}
-"""What each check of ours measures; a rule names one of these, or a plugin's."""
-
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-
-
-class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = [
+    "BY_LIBRARY",
+    "KNOWN_SCORES",
+    "Bound",
+    "Checks",
+    "Combination",
+    "Condition",
+    "Policy",
+    "Rule",
+    "conditions",
+]
 
 
-class Concepts(_Declared):
-    """Zero-shot concepts: an image text model weighs `unsafe` phrases against `safe` ones."""
-
-    model: Text
-    unsafe: tuple[Text, ...] = Field(min_length=1)
-    safe: tuple[Text, ...] = Field(min_length=1)
-
-
-class Classifier(_Declared):
-    """A trained image classifier: the score is the probability of its `unsafe_labels`, 0..1."""
-
-    model: Text
-    unsafe_labels: tuple[Text, ...] = Field(min_length=1)
-
-
-class NsfwCheck(_Declared):
-    """Unsafe content, by concepts, by a classifier, or by both."""
-
-    concepts: Concepts | None = None
-    classifier: Classifier | None = None
-
-    @model_validator(mode="after")
-    def _something_runs(self) -> Self:
-        if self.concepts is None and self.classifier is None:
-            raise ValueError("nsfw needs concepts, a classifier, or both")
-        return self
-
-
-class SimilarityCheck(_Declared):
-    """Nearest protected references, by cosine of embeddings; the `top` nearest are evidence."""
-
-    model: Text
-    libraries: tuple[Text, ...] = Field(min_length=1)
-    top: int = Field(default=5, ge=1, le=100, strict=True)
-
-
-class DuplicatesCheck(_Declared):
-    """Exact and perceptual duplicates within the catalog."""
-
-
-class QualityCheck(_Declared):
-    """Technical quality: decodes, size, sharpness, contrast."""
-
-
-class Checks(_Declared):
-    """The checks that run; `null` switches an inherited one off, with its inherited rules.
-
-    Any other name is a plugin's (pipeline/checks), with options that the plugin understands.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, dict[str, Any] | None]
-
-    nsfw: NsfwCheck | None = None
-    similarity: SimilarityCheck | None = None
-    duplicates: DuplicatesCheck | None = None
-    quality: QualityCheck | None = None
-
-
-class Bound(_Declared):
-    """Where a score starts to speak: `at_least` (score >= bound) or `below` (score < bound)."""
-
-    at_least: Number | None = None
-    below: Number | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.at_least is None) == (self.below is None):
-            raise ValueError("a bound is either at_least or below")
-        return self
-
-    @property
-    def value(self) -> float:
-        """The bound itself."""
-        return float(self.at_least if self.at_least is not None else self.below or 0)
-
-    @property
-    def words(self) -> str:
-        """How the bound reads in a reason: `at least` or `below`."""
-        return "at least" if self.at_least is not None else "below"
-
-    def broken_by(self, score: float) -> bool:
-        """Whether a finite score lies on the bad side."""
-        return score >= self.value if self.at_least is not None else score < self.value
-
-
-class Rule(_Declared):
-    """What one score means: from where a person looks, from where the image is blocked."""
-
-    check: Text
-    score: Text
-    review: Bound | None = None
-    block: Bound | None = None
-    reason: Text | None = None
-
-    @property
-    def name(self) -> str:
-        """`check.score`: the name in verdicts, and what `extends` merges by."""
-        return f"{self.check}.{self.score}"
-
-    @model_validator(mode="after")
-    def _review_comes_first(self) -> Self:
-        if self.review is None and self.block is None:
-            raise ValueError("a rule needs a review bound, a block bound, or both")
-        if self.review and self.block:
-            if self.review.words != self.block.words:
-                raise ValueError("review and block must both be at_least or both be below")
-            if self.block.broken_by(self.review.value):
-                raise ValueError("the review bound is never reached: block comes first")
-        return self
-
-
-class Prompts(_Declared):
-    """Words that no prompt may hold: whole words, whatever their case or Unicode form."""
+class Prompts(Declared):
+    """Words that no prompt may hold, whatever their case, accents, width or look-alike letters."""
 
     deny: tuple[Text, ...] = ()
+    deny_lists: tuple[Text, ...] = Field(default=(), exclude=True)
+    """Files of names, `names/NAME.txt` beside the policy or shipped; read into `deny`."""
 
 
-class Labels(_Declared):
+class Labels(Declared):
     """What a finished file says of itself, besides its C2PA manifest, which is never optional."""
 
     xmp: bool = Field(default=True, strict=True)
@@ -176,7 +68,7 @@ class Labels(_Declared):
         return self
 
 
-class ImageFormat(_Declared):
+class ImageFormat(Declared):
     """How finished images are encoded."""
 
     format: Literal["png", "jpeg", "webp"] = "png"
@@ -184,13 +76,13 @@ class ImageFormat(_Declared):
     """For JPEG and WebP."""
 
 
-class Rejects(_Declared):
+class Rejects(Declared):
     """What is kept of blocked images; scores and reasons always are."""
 
     keep: Literal["all", "none"] = "all"
 
 
-class Inputs(_Declared):
+class Inputs(Declared):
     """Pictures that images are made from."""
 
     restricted: Literal["refuse", "review", "ignore"] = "refuse"
@@ -199,14 +91,23 @@ class Inputs(_Declared):
     """What inpainting must leave alone: the least PSNR in dB outside the repainted region."""
 
 
-class Training(_Declared):
+class Training(Declared):
     """Adapters trained on a team's own pictures."""
 
     waivers: tuple[Waiver, ...] = ()
     """Owners' written leave to train on pictures that say no to it."""
 
 
-class Policy(_Declared):
+class Approvals(Declared):
+    """Who may approve what waits for review, and for how long that holds."""
+
+    roles: tuple[Text, ...] = ()
+    """Roles (settings, `reviewers`) of which an approver has one; none: anybody."""
+    expire_after_days: int | None = Field(default=None, ge=1, le=36_500, strict=True)
+    """Days after which an approved image waits for a review again."""
+
+
+class Policy(Declared):
     """A whole policy, `extends` resolved. Equal effective content has an equal digest."""
 
     policy: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
@@ -215,7 +116,7 @@ class Policy(_Declared):
     """A file in the same folder, or a shipped policy's name."""
     description: str = ""
     checks: Checks
-    rules: tuple[Rule, ...]
+    rules: tuple[AnyRule, ...]
     licences: tuple[Text, ...] = Field(min_length=1)
     """SPDX ids (or the models file's names) of model licences that may be used."""
     prompts: Prompts = Prompts()
@@ -224,12 +125,63 @@ class Policy(_Declared):
     rejects: Rejects = Rejects()
     inputs: Inputs = Inputs()
     training: Training = Training()
+    approvals: Approvals = Approvals()
     terms: UsageTerms | None = None
     """Usage terms of assets whose brief states none."""
+    _declared: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def measurements(self, part: Rule | Condition) -> tuple[Measurement, ...]:
+        """The scores that a rule or condition is about, each of which must have been measured.
+
+        Without a library: those of all libraries that the check declares. A class of `sensitive`:
+        that of each detector that declares it.
+        """
+        if part.library:
+            return (Measurement(part.measures, exact=True),)
+        copying, sensitive = self.checks.copying, self.checks.sensitive
+        if copying and part.check == "copying" and part.score in BY_LIBRARY:
+            left_out = self.left_out(part)
+            return tuple(
+                Measurement(f"{part.measures}@{library}", exact=True)
+                for library in copying.libraries
+                if library not in left_out
+            )
+        if sensitive and part.check == "sensitive":
+            models = {
+                each.model for each in sensitive.detectors.values() if part.score in each.classes
+            }
+            return tuple(Measurement(part.measures, detector=model) for model in sorted(models))
+        return (Measurement(part.measures),)
+
+    def left_out(self, part: Rule | Condition) -> frozenset[str]:
+        """Libraries that a rule leaves to rules of their own, for its channels or for all."""
+        if isinstance(part, Condition) or part.library:
+            return frozenset()
+        own = self._own_libraries
+        keys = {(part.check, part.score, channels) for channels in (None, part.channels)}
+        return frozenset(library for key in keys for library in own.get(key, ()))
+
+    @cached_property
+    def _own_libraries(self) -> dict[tuple[Any, ...], set[str]]:
+        found: dict[tuple[Any, ...], set[str]] = {}
+        for rule in self.rules:
+            if isinstance(rule, Rule) and rule.library:
+                key = (rule.check, rule.score, rule.channels)
+                found.setdefault(key, set()).add(rule.library)
+        return found
+
+    def declared(self, rule: str) -> str:
+        """Where the rule of that name was written, `retail.yaml:52`; empty where not known."""
+        return self._declared.get(rule, "")
+
+    def declared_at(self, places: Mapping[str, str]) -> Self:
+        """This policy, knowing where each rule was written."""
+        self._declared.update(places)
+        return self
 
     @field_validator("rules")
     @classmethod
-    def _in_one_order(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    def _in_one_order(cls, rules: tuple[AnyRule, ...]) -> tuple[AnyRule, ...]:
         # Order carries no meaning, so it must not change the digest.
         return tuple(sorted(rules, key=lambda rule: rule.name))
 
@@ -243,9 +195,9 @@ class Policy(_Declared):
 
         Sections that came later are left out at their defaults: older policies keep their digests.
         """
-        later = {"inputs": Inputs(), "training": Training()}
+        later = {"inputs": Inputs(), "training": Training(), "approvals": Approvals()}
         unset = {name for name, default in later.items() if getattr(self, name) == default}
-        return self.model_dump(mode="json", exclude_none=True, exclude=unset)
+        return self.model_dump(mode="json", exclude_none=True, exclude=unset, by_alias=True)
 
     @cached_property
     def digest(self) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.request import Request
 
 Outcome = Literal["pass", "review", "block"]
+Severity = Literal["low", "normal", "high", "critical"]
+"""How urgent a reason is among those of one outcome: what people are shown first."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""From the least urgent to the most."""
 AssetState = Literal["signed", "quarantined", "discarded"]
 
 
@@ -17,6 +21,7 @@ AssetState = Literal["signed", "quarantined", "discarded"]
 class Score:
     """One measurement. `check` and `name` are what a policy's rule refers to, as `check.name`.
 
+    A score against one of several reference libraries is named `name@library`.
     `value` is kept raw, so that another policy can be replayed over it. `evidence` is JSON: always
     `detector` and `revision`, and whatever lets a person see why (nearest reference, concept …).
     """
@@ -29,7 +34,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a verdict is not `pass`: the rule that spoke, the score it saw and the bound it broke."""
+    """Why a verdict is not `pass`: the rule that spoke, the score it saw and the bound it broke.
+
+    `declared` is the rule's place, `retail.yaml:52`; `detector` and `revision` are whose score it
+    was, empty for rules without a score.
+    """
 
     outcome: Outcome
     rule: str
@@ -37,6 +46,10 @@ class Reason:
     score: float | None = None
     bound: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    severity: Severity = "normal"
+    declared: str = ""
+    detector: str = ""
+    revision: str = ""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     """A models file of your own, read over the shipped one."""
     libraries: dict[str, Path] = Field(default_factory=dict)
     """Reference libraries by name: a folder of images with a `rights.csv`."""
+    reviewers: dict[str, list[str]] = Field(default_factory=dict)
+    """Who may approve: the roles of each person, as policies' `approvals` name them."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     batch_size: int | None = Field(default=None, ge=1, le=1024)
     """Images per forward pass; default by device."""

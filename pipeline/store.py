@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import SetupError
@@ -118,7 +119,8 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.fsync(stream.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SetupError(
                 f"no room left on the disk of {path.parent}: free some and run again; "

@@ -35,6 +35,11 @@ class Located:
         """`file:line`, as editors and terminals understand it."""
         return f"{self.file}:{self.line}"
 
+    @property
+    def place(self) -> str:
+        """`name:line` without the folder, which is another one on every machine."""
+        return f"{self.file.name}:{self.line}"
+
     def plain(self) -> Any:
         """The value without its places: dicts, lists, scalars."""
         if isinstance(self.value, dict):

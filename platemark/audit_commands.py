@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import Fault, InputError
-from pipeline.settings import load_settings
+from pipeline.errors import Fault, InputError, SetupError
+from pipeline.settings import Settings, load_settings
 from platemark.display import COLOURS, err, out, print_json, print_rows, words
 from platemark.options import AsJson, Workspace
 
@@ -92,7 +92,7 @@ def show(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """One image's whole story: request, model, scores, verdict, reviews, files, packs."""
+    """One image's whole story, and a picture of it beside the references that its scores cite."""
     from catalog.lake import reading
     from catalog.read import find_asset
     from catalog.story import story
@@ -100,6 +100,7 @@ def show(
     settings = load_settings(workspace)
     with reading(settings.catalog) as lake:
         told = story(lake, find_asset(lake, asset).request_id)
+    told["comparison"] = _write_comparison(told, settings)
     if as_json:
         print_json(told)
         return
@@ -228,7 +229,12 @@ def _print_story(told: dict[str, Any]) -> None:
         digest = f" ({verdict['policy_digest'][:12]})"
         out.print(words("verdict   ", (outcome, COLOURS[outcome]), by, digest))
         for reason in verdict["reasons"] or []:
-            out.print(f"          {reason['text']}")
+            _print_reason(reason)
+    for earlier in told["verdict_history"][:-1]:
+        out.print(
+            f"before    {earlier['outcome']} by {earlier['policy']} {earlier['policy_version']} "
+            f"on {earlier['decided_at']}"
+        )
     out.print("scores")
     print_rows(
         {"score": row["score"], "value": row["value"], "evidence": _gist(row["evidence"])}
@@ -246,13 +252,64 @@ def _print_story(told: dict[str, Any]) -> None:
         out.print(f"manifest  {manifest['label']} ({manifest['certificate']})")
     for pack in told["packs"]:
         out.print(f"pack      {pack['name_in_pack']} in {pack['file']}")
+    if told["comparison"]:
+        out.print(f"compare   {told['comparison']}")
+
+
+def _write_comparison(told: dict[str, Any], settings: Settings) -> str | None:
+    """Draws image and references side by side; the file's path, None when there is no such pair."""
+    from catalog.story import comparison
+    from pipeline.contact_sheet import jpeg
+    from pipeline.store import write_file
+
+    drawn = comparison(told, settings)
+    if drawn is None:
+        return None
+    path = settings.root / "comparisons" / f"{told['request']['request_id'][:16]}.jpg"
+    try:
+        write_file(path, jpeg(drawn, quality=92))
+    # Auditors may read a workspace that they cannot write to.
+    except SetupError as error:
+        err.print(f"Note: no picture beside its references: {error}", style="yellow")
+        return None
+    return str(path)
+
+
+def _print_reason(reason: dict[str, Any]) -> None:
+    """What a rule said, then which rule, whose score and how far over its bound."""
+    out.print(f"          {reason['text']}")
+    declared = f" at {reason['declared']}" if reason["declared"] else ""
+    facts = [f"rule {reason['rule']}{declared}", f"{reason['severity'] or 'normal'} severity"]
+    if reason["score"] is not None:
+        facts.append(f"score {reason['score']:.6g}")
+    if reason["bound"] is not None:
+        facts.append(f"bound {reason['bound']:.6g}")
+    if reason["detector"]:
+        revisions = ", ".join(each[:12] for each in (reason["revision"] or "").split(", "))
+        facts.append(f"detector {reason['detector']} @ {revisions}")
+    out.print(f"            {', '.join(facts)}", style="dim")
 
 
 def _gist(evidence: dict[str, Any]) -> str:
     """The parts of a score's evidence that a person reads first."""
-    nearest = evidence.get("nearest")
-    if isinstance(nearest, list) and nearest:
-        first = nearest[0]
-        return f"nearest: {first.get('title') or first.get('file')} ({first.get('rights_holder')})"
+    if isinstance(evidence.get("nearest"), list):
+        return _nearest_gist(evidence)
     told = {name: value for name, value in evidence.items() if name not in _DETECTOR}
     return ", ".join(f"{name}: {value}" for name, value in told.items() if value not in (None, ""))
+
+
+def _nearest_gist(evidence: dict[str, Any]) -> str:
+    """The nearest reference, the own work that explains a match, or that there was none."""
+    nearest, intended = evidence["nearest"], evidence.get("intended")
+    if nearest:
+        first = nearest[0]
+        where = f" at {first['region']}" if first.get("region") else ""
+        where += ", mirrored" if first.get("mirrored") else ""
+        title = first.get("title") or first.get("file")
+        return f"nearest: {title} ({first.get('rights_holder')}){where}"
+    if evidence.get("note"):
+        return str(evidence["note"])
+    if intended:
+        own = intended[0]["own"].get("title") or intended[0]["own"].get("file")
+        return f"intended: nearer to own {own} than to {intended[0].get('title')}"
+    return f"no match in a library of {evidence.get('library_size', 0)}"

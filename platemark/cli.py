@@ -16,8 +16,12 @@ import typer
 from pipeline.errors import PlatemarkError, SetupError
 from platemark import (
     audit_commands,
+    calibrate_commands,
+    library_commands,
     pack_commands,
+    policy_commands,
     produce_commands,
+    replay_commands,
     review_commands,
     tour,
     train_commands,
@@ -61,6 +65,10 @@ for commands in (
     produce_commands,
     audit_commands,
     review_commands,
+    policy_commands,
+    library_commands,
+    calibrate_commands,
+    replay_commands,
     pack_commands,
     train_commands,
 ):

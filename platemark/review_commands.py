@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
 
 @review.command("list")
 def list_waiting(workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """Images that wait for a person, oldest first, with the reasons."""
+    """Images that wait for a person, the most urgent first, with the reasons.
+
+    Approvals that have expired wait again.
+    """
     from catalog.lake import reading
     from catalog.review import review_queue
 
@@ -44,11 +47,17 @@ def list_waiting(workspace: Workspace = None, as_json: AsJson = False) -> None:
             "request": row["request_id"][:12],
             "sku": f"{row['sku']}-{row['index']}",
             "prompt": row["prompt"],
-            "why": "; ".join(reason["text"] for reason in row["reasons"]),
+            "severity": row["severity"],
+            "why": "; ".join([*_expired(row), *(reason["text"] for reason in row["reasons"])]),
             "file": str(settings.root / row["url"]) if row["url"] else "not kept",
         }
         for row in queue
     )
+
+
+def _expired(row: dict[str, Any]) -> list[str]:
+    until = row["approved_until"]
+    return [f"approved by {row['reviewer']} until {until:%Y-%m-%d}"] if until else []
 
 
 @review.command()
@@ -59,7 +68,10 @@ def approve(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approve an image in review: it is labelled and signed, with your name and reason kept."""
+    """Approve an image in review: it is labelled and signed, with your name and reason kept.
+
+    The policy may name the roles that approve; settings say who has which (`reviewers`).
+    """
     from catalog import release
 
     decision = release.approve(
@@ -90,6 +102,7 @@ def _say(decision: dict[str, Any], as_json: bool) -> None:
         print_json(decision)
         return
     done = "approved and signed" if decision["decision"] == "approve" else "rejected"
-    out.print(f"{decision['sku']}-{decision['index']}: {done} by {decision['reviewer']}")
+    until = f" until {decision['expires']:%Y-%m-%d}" if decision["expires"] else ""
+    out.print(f"{decision['sku']}-{decision['index']}: {done} by {decision['reviewer']}{until}")
     if decision.get("file"):
         out.print(decision["file"])

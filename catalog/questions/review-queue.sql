@@ -1,7 +1,10 @@
--- What waits for a person's decision, oldest first
+-- What waits for a person's decision, lapsed approvals too, the most urgent and oldest first
 SELECT recorded_at, sku, "index", campaign,
+       coalesce(list_max(list_transform(reasons, lambda one: list_position(
+           ['low', 'normal', 'high', 'critical'], one.severity))), 2) AS urgency,
        list_transform(reasons, lambda one: one.text) AS reviewed_for,
-       policy, policy_version, url, sha256, request_id
+       policy, policy_version, reviewer, approved_until, url, sha256, request_id
 FROM images
-WHERE outcome = 'review' AND decision IS NULL
-ORDER BY recorded_at, sku, "index"
+WHERE outcome = 'review'
+  AND (decision IS NULL OR (decision = 'approve' AND NOT approval_holds))
+ORDER BY urgency DESC, recorded_at, sku, "index"

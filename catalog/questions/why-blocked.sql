@@ -8,14 +8,16 @@ WITH meant AS (
                              WHERE starts_with(sha256, lower($asset)))))),
 spoken AS (
     SELECT request_id, reason.rule AS rule, reason.outcome AS says, reason.bound AS bound,
-           reason.text AS why, reason.evidence AS evidence
+           reason.text AS why, reason.evidence AS evidence, reason.declared AS declared
     FROM (SELECT request_id, unnest(reasons) AS reason FROM meant)),
 measured AS (SELECT * FROM scores SEMI JOIN meant USING (request_id)),
 all_of_it AS (
     SELECT coalesce(r.request_id, s.request_id) AS request_id, coalesce(r.rule, s.score) AS score,
-           s.value, r.says, r.bound, r.why, coalesce(s.evidence, r.evidence) AS evidence
-    FROM spoken AS r FULL JOIN measured AS s ON s.request_id = r.request_id AND s.score = r.rule)
-SELECT m.sku, m."index", m.outcome, a.score, a.value, a.says, a.bound, a.why,
+           s.value, r.says, r.bound, r.why, r.declared, coalesce(s.evidence, r.evidence) AS evidence
+    FROM spoken AS r FULL JOIN measured AS s ON s.request_id = r.request_id
+         -- A rule for some channels is named `check.score[channels]`.
+         AND s.score = regexp_replace(r.rule, '\[.*\]$', ''))
+SELECT m.sku, m."index", m.outcome, a.score, a.value, a.says, a.bound, a.why, a.declared,
        coalesce(a.evidence -> '$.nearest[0]', a.evidence -> '$.nearest') AS nearest,
        (a.evidence ->> '$.detector') AS detector, (a.evidence ->> '$.revision') AS revision,
        m.decision, m.reviewer, m.review_reason, m.policy, m.policy_version, m.policy_digest,

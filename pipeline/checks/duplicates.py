@@ -31,7 +31,10 @@ class Catalogued:
 
 
 class Duplicates:
-    """Scores `duplicates.exact` (0 or 1) and `duplicates.near` (Hamming distance, 0..256).
+    """Scores `duplicates.exact` (0 or 1), `near` and `in_set` (Hamming distances, 0..256).
+
+    `near` is the distance to the nearest of all, `in_set` to the nearest of the same item (sku):
+    variations of an item that came out the same.
 
     An image is compared with those before it: in the order that `add` was given them, then in its
     own batch. One that was added already has its place in that order, so it never counts as its own
@@ -45,12 +48,13 @@ class Duplicates:
         self._exact: dict[str, dict[str, str]] = {}
         self._owners: list[tuple[str, str]] = []
         self._places: dict[str, int] = {}
+        self._sets: dict[str, list[int]] = {}
         self._hashes = np.zeros((4, 1024), np.uint64)
         for image in catalogued:
             self._append(image)
 
     def __call__(self, batch: ImageBatch) -> list[tuple[Score, ...]]:
-        """Two scores an image; evidence names the nearest image's request and item."""
+        """Three scores an image; evidence names the nearest image's request and item."""
         bits, quality = batch.pdq
         earlier = Duplicates()
         scores: list[tuple[Score, ...]] = []
@@ -59,7 +63,7 @@ class Duplicates:
                 scores.append(
                     (
                         self._exact_score(image, earlier),
-                        self._near_score(image, bits[index], int(quality[index]), earlier),
+                        *self._near_scores(image, bits[index], int(quality[index]), earlier),
                     )
                 )
                 earlier._append(image)
@@ -83,6 +87,7 @@ class Duplicates:
             self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)], axis=1)
         self._hashes[:, count] = pdq_bits(image.perceptual_hash)
         self._places.setdefault(image.request_id, count)
+        self._sets.setdefault(image.sku, []).append(count)
         self._owners.append((image.request_id, image.sku))
 
     def _exact_score(self, image: Catalogued, earlier: Duplicates) -> Score:
@@ -94,33 +99,46 @@ class Duplicates:
                 return Score(self.name, "exact", 1.0, {**_ORIGIN, "duplicate_of": of})
         return Score(self.name, "exact", 0.0, {**_ORIGIN, "duplicate_of": None})
 
-    def _near_score(
+    def _near_scores(
         self, image: Catalogued, bits: NDArray[np.uint64], quality: int, earlier: Duplicates
-    ) -> Score:
+    ) -> tuple[Score, Score]:
         evidence: dict[str, Any] = {**_ORIGIN, "quality": quality, "nearest": None}
         if image.perceptual_hash is None:
             evidence["note"] = (
                 f"quality {quality} is {RELIABLE_QUALITY} or less: too plain to be compared"
             )
-            return Score(self.name, "near", float(BITS), evidence)
-        found = [index._nearest(image.request_id, bits) for index in (self, earlier)]
-        distance, owner = min(found, key=lambda each: each[0])
-        if owner is not None:
-            evidence["nearest"] = {"request_id": owner[0], "sku": owner[1]}
-        return Score(self.name, "near", float(distance), evidence)
+        found = []
+        for name, sku in (("near", None), ("in_set", image.sku)):
+            distance, nearest = BITS, None
+            if image.perceptual_hash is not None:
+                distance, owner = min(
+                    (index._nearest(image.request_id, bits, sku) for index in (self, earlier)),
+                    key=lambda each: each[0],
+                )
+                nearest = owner and {"request_id": owner[0], "sku": owner[1]}
+            found.append(Score(self.name, name, float(distance), {**evidence, "nearest": nearest}))
+        return found[0], found[1]
 
     def _nearest(
-        self, request_id: str, bits: NDArray[np.uint64]
+        self, request_id: str, bits: NDArray[np.uint64], sku: str | None
     ) -> tuple[int, tuple[str, str] | None]:
-        """The smallest distance to a hash before the request's own, and whose; 256 if none."""
-        known = self._hashes[:, : self._places.get(request_id, len(self._owners))]
+        """The smallest distance to a hash before the request's own, and whose; 256 if none.
+
+        Of all hashes, or of those of one item.
+        """
+        end = self._places.get(request_id, len(self._owners))
+        known, places = self._hashes[:, :end], None
+        if sku is not None:
+            places = [place for place in self._sets.get(sku, ()) if place < end]
+            known = known[:, places]
         if not known.size:
             return BITS, None
         distances = np.zeros(known.shape[1], np.uint16)
         for known_word, word in zip(known, bits, strict=True):
             distances += np.bitwise_count(known_word ^ word)
         nearest = int(distances.argmin())
-        return int(distances[nearest]), self._owners[nearest]
+        owner = self._owners[places[nearest] if places else nearest]
+        return int(distances[nearest]), owner
 
 
 def _rows(batch: ImageBatch) -> Iterable[Catalogued]:

@@ -32,7 +32,7 @@ class Encoder(Protocol):
     """Whatever turns images into embeddings (pipeline/checks/embed.py)."""
 
     def images(self, images: Images) -> NDArray[np.float32]:
-        """Unit-length embeddings, float32 [N, D]."""
+        """A row of float32 for each image, [N, D]: embeddings, or a classifier's probabilities."""
         ...
 
 

@@ -6,18 +6,15 @@ blocks. A score is a match in these libraries, never a statement about rights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import compress
+from itertools import chain
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.checks.embed import ClipEncoder
-from pipeline.checks.library import Library
 from pipeline.checks.protocol import ImageBatch, detector, finite
-from pipeline.checks.rights import Reference
+from pipeline.checks.references import Near, References, Role, unusable
 from pipeline.errors import SetupError
 from pipeline.records import Score
 
@@ -30,74 +27,67 @@ class Similarity:
 
     name = "similarity"
 
-    def __init__(self, encoder: ClipEncoder, libraries: Sequence[Library], top: int = 5):
+    def __init__(self, encoder: ClipEncoder, libraries: Sequence[References], top: int = 5):
         self.libraries = tuple(libraries)
         self._encoder = encoder
         self._top = top
-        works = [work for library in libraries for work in library.references]
-        if not any(work.role == "protected" for work in works):
-            names = ", ".join(repr(library.name) for library in libraries) or "none"
-            raise SetupError(
-                f"similarity has nothing to compare with (libraries: {names}); give it a library "
-                f"with at least one `protected` reference"
-            )
-        self._protected = _role(libraries, "protected")
-        self._own = _role(libraries, "own")
+        if faults := unusable("similarity", libraries):
+            raise SetupError("\n".join(faults))
+        for library in libraries:
+            library.prepare(encoder)
+        self._sizes = {
+            library.name: library.count("protected") + library.count("own") for library in libraries
+        }
+        self._digests = {library.name: library.digest for library in libraries}
 
     def __call__(self, batch: ImageBatch) -> list[tuple[Score, ...]]:
-        """One score an image; evidence lists the `top` nearest and the libraries' sizes."""
-        import torch
+        """One score an image; evidence lists the `top` nearest, the libraries' sizes and digests.
 
-        # Torch's product, not numpy's: one pool of threads for all of a process.
-        embeddings = torch.from_numpy(batch.embedding(self._encoder))
-        protected = (embeddings @ torch.from_numpy(self._protected[1]).T).numpy()
-        own = (embeddings @ torch.from_numpy(self._own[1]).T).numpy()
-        sizes = {library.name: len(library.references) for library in self.libraries}
+        A digest changes with any work or right of its library.
+        """
         evidence = {
             **detector(self._encoder.spec, self._encoder.digest),
-            "libraries": sizes,
-            "library_size": sum(sizes.values()),
+            "libraries": self._sizes,
+            "library_digests": self._digests,
+            "library_size": sum(self._sizes.values()),
         }
         return [
             (
                 Score(
                     self.name,
                     "nearest",
-                    float(near.max()),
-                    {
-                        **evidence,
-                        "nearest": self._matches(self._protected[0], near),
-                        "own": self._matches(self._own[0], intended),
-                    },
+                    protected[0].value,
+                    {**evidence, "nearest": _matches(protected), "own": _matches(own)},
                 ),
             )
-            for near, intended in zip(protected, own, strict=True)
+            for protected, own in zip(
+                self._nearest(batch, "protected"), self._nearest(batch, "own"), strict=True
+            )
         ]
 
-    def _matches(
-        self, references: Sequence[Reference], cosines: NDArray[Any]
-    ) -> list[dict[str, Any]]:
-        count = min(self._top, len(cosines))
-        if not count:
-            return []
-        found = np.argpartition(-cosines, count - 1)[:count]
-        ranked = found[np.lexsort((found, -cosines[found]))]
+    def _nearest(self, batch: ImageBatch, role: Role) -> list[list[Near]]:
+        """For each image the nearest of all libraries, the first of equals first."""
+        embeddings = batch.embedding(self._encoder)
+        found = [
+            library.nearest(self._encoder, embeddings, self._top, role)
+            for library in self.libraries
+        ]
+        # Beside a NaN nothing can be ranked: it comes first, and is the score.
         return [
-            {**_evidence(references[index]), "cosine": finite(cosines[index])} for index in ranked
+            sorted(
+                chain.from_iterable(per_library),
+                key=lambda near: -math.inf if math.isnan(near.value) else -near.value,
+            )[: self._top]
+            for per_library in zip(*found, strict=True)
         ]
 
 
-def _role(libraries: Sequence[Library], role: str) -> tuple[list[Reference], NDArray[np.float32]]:
-    """All works of a role, and their embeddings as float32 [M, D], M possibly 0."""
-    works = [(library, [work.role == role for work in library.references]) for library in libraries]
-    references = [
-        work for library, chosen in works for work in compress(library.references, chosen)
-    ]
-    rows = [library.embeddings[np.array(chosen, bool)] for library, chosen in works]
-    return references, np.ascontiguousarray(np.concatenate(rows))
+def _matches(found: Sequence[Near]) -> list[dict[str, Any]]:
+    return [{**_rights(near), "cosine": finite(near.value)} for near in found]
 
 
-def _evidence(reference: Reference) -> dict[str, Any]:
-    fields = asdict(reference)
+def _rights(near: Near) -> dict[str, Any]:
+    fields = asdict(near.reference)
     del fields["note"]
-    return fields
+    expires = fields.pop("expires")
+    return fields | ({"expires": expires.isoformat()} if expires else {})

@@ -16,7 +16,6 @@ from catalog.write import (
     record_terms,
     register_model,
     register_policy,
-    register_references,
 )
 
 
@@ -171,20 +170,6 @@ def test_a_models_licence_is_the_last_one_registered_and_history_is_kept(lake: L
     assert [row["licence"] for row in lake.rows("SELECT * FROM models")] == ["openrail"]
     history = lake.rows("SELECT licence FROM raw.models ORDER BY registered_at")
     assert [row["licence"] for row in history] == ["openrail", "Apache-2.0", "openrail"]
-
-
-def test_references_show_each_library_as_last_registered(lake: Lake) -> None:
-    logo = {"file": "logo.png", "title": "Logo", "rights_holder": "Rival", "sha256": "aa"}
-    mascot = {"file": "mascot.png", "title": "Mascot"}
-    assert register_references(lake, "protected", "d1", [logo, mascot])
-    assert not register_references(lake, "protected", "d1", [logo, mascot])
-    assert register_references(lake, "own", "d1", [mascot])
-    assert register_references(lake, "protected", "d2", [logo])
-    rows = lake.rows('SELECT library, file, title FROM "references" ORDER BY library')
-    assert rows == [
-        {"library": "own", "file": "mascot.png", "title": "Mascot"},
-        {"library": "protected", "file": "logo.png", "title": "Logo"},
-    ]
 
 
 def test_many_batches_are_merged_along_the_way(lake: Lake) -> None:

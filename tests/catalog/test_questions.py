@@ -21,6 +21,7 @@ REQUIRED = {
     "assets-of-sku": "sku",
     "made-from": "asset",
     "made-out-of": "picture",
+    "verdict-history": "asset",
 }
 SOON = {
     **TERMS,

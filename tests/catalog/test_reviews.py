@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from catalog_samples import failed_of, produced_of
 
+from catalog.approval import approved_until, may_not_approve
 from catalog.lake import Lake
-from catalog.review import record_review, review_queue
+from catalog.review import Approval, record_review, review_queue
 from catalog.write import commit_batch
 from pipeline.errors import InputError
-from pipeline.records import Asset, Produced, Review, Signed
+from pipeline.policy_model import Policy
+from pipeline.records import Asset, Produced, Reason, Review, Severity, Signed, Verdict
 
 
 def review(decision: str, reason: str = "no likeness", reviewer: str = "ada") -> Review:
@@ -104,3 +107,96 @@ def test_an_approval_without_a_signed_file_cannot_be_recorded(
 ) -> None:
     with pytest.raises(ValueError, match="signed asset"):
         record_review(lake, waiting.request.request_id, review("approve"))
+
+
+def test_the_most_urgent_come_first_then_the_oldest(lake: Lake) -> None:
+    severities: tuple[Severity, ...] = ("low", "critical", "normal", "critical")
+    for number, severity in enumerate(severities):
+        one = produced_of(number, "review")
+        assert one.verdict
+        reasons = tuple(replace(each, severity=severity) for each in one.verdict.reasons)
+        verdict = replace(one.verdict, reasons=reasons)
+        commit_batch(lake, "run-1", f"b{number}", [replace(one, verdict=verdict)])
+    found = [(row["sku"], row["severity"]) for row in review_queue(lake)]
+    assert found == [
+        ("MUG-00001", "critical"),
+        ("MUG-00003", "critical"),
+        ("MUG-00002", "normal"),
+        ("MUG-00000", "low"),
+    ]
+
+
+def test_an_approval_that_has_ended_waits_and_can_be_given_again(
+    lake: Lake, waiting: Produced
+) -> None:
+    request_id, files = waiting.request.request_id, signed_asset(waiting)
+    ended = Approval(["legal"], datetime.now(UTC) - timedelta(seconds=1))
+    record_review(lake, request_id, review("approve"), *files, approval=ended)
+    (row,) = review_queue(lake)
+    assert (row["reviewer"], row["approved_until"]) == ("ada", ended.expires)
+    assert lake.rows("SELECT cleared FROM images WHERE outcome = 'review'") == [{"cleared": False}]
+    holds = Approval(["legal"], datetime.now(UTC) + timedelta(days=1))
+    record_review(lake, request_id, review("approve"), files[0], approval=holds)
+    assert review_queue(lake) == []
+    assert lake.rows("SELECT cleared FROM images WHERE outcome = 'review'") == [{"cleared": True}]
+    with pytest.raises(InputError, match="decided so already"):
+        record_review(lake, request_id, review("approve"), files[0], approval=holds)
+
+
+RULES = [
+    {"check": "copying", "score": "pdq", "review": {"below": 31}, "approvers": ["legal", "board"]},
+    {
+        "check": "copying",
+        "score": "pdq",
+        "library": "logos",
+        "review": {"below": 31},
+        "approvers": ["board"],
+    },
+    {"check": "nsfw", "score": "concept", "review": {"at_least": 0.5}, "channels": ["web"]},
+    {
+        "name": "both",
+        "outcome": "review",
+        "any": [{"check": "nsfw", "score": "concept", "at_least": 0.2}],
+        "approvers": ["brand"],
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("spoke", "roles", "refused_for"),
+    [
+        (["copying.pdq@toys"], ["legal"], []),
+        (["copying.pdq@toys"], ["brand"], ["copying.pdq@toys"]),
+        (["copying.pdq@logos"], ["legal"], ["copying.pdq@logos"]),
+        (["copying.pdq@logos", "copying.pdq@toys"], ["board"], []),
+        (["copying.pdq@toys", "both"], ["legal"], ["both"]),
+        (["copying.pdq@toys", "both"], ["legal", "brand"], []),
+        (["nsfw.concept[web]"], ["studio"], []),
+        (["nsfw.concept[web]"], [], ["nsfw.concept[web]"]),
+        (["inputs.restricted"], ["Studio"], ["inputs.restricted"]),
+    ],
+)
+def test_a_reviewer_needs_an_accepted_role_for_each_rule(
+    spoke: list[str], roles: list[str], refused_for: list[str]
+) -> None:
+    policy = policy_of(approvals={"roles": ["studio"]})
+    reasons = (*(Reason("review", rule, "said") for rule in spoke),)
+    verdict = Verdict("review", reasons, "p", "1", policy.digest)
+    faults = may_not_approve(policy, verdict, "ada", roles)
+    assert [fault.what.split(" is approved")[0] for fault in faults] == refused_for
+
+
+def test_without_roles_anybody_approves_and_without_days_for_ever() -> None:
+    policy = policy_of(rules=RULES[2:3])
+    verdict = Verdict("review", (Reason("review", "nsfw.concept[web]", ""),), "p", "1", "d")
+    assert may_not_approve(policy, verdict, "eve", []) == []
+    now = datetime.now(UTC)
+    assert approved_until(policy, now) is None
+    month = policy_of(approvals={"expire_after_days": 30})
+    assert approved_until(month, now) == now + timedelta(days=30)
+
+
+def policy_of(**changes: object) -> Policy:
+    return Policy.model_validate(
+        {"policy": "p", "version": "1", "checks": {}, "rules": RULES, "licences": ["MIT"]} | changes
+    )

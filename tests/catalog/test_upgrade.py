@@ -1,4 +1,4 @@
-"""Catalogs of the first schema: read as they are, brought up to date by whoever writes."""
+"""Catalogs of earlier schemas: read as they are, brought up to date by whoever writes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from catalog_samples import failed_of, produced_of, request_of, sha256
 
 from catalog.audit import Limits, ask, isolated, questions, select
 from catalog.extensions import load_extensions
 from catalog.lake import DATA, SCHEMA_VERSION, Lake, _attach, reading, writing
+from catalog.libraries import create_library
 from catalog.metadata import METADATA
 from catalog.read import done_request_ids
 from catalog.rows import batch_tables
@@ -27,7 +29,14 @@ from catalog.write import commit_batch, insert_row, insert_table
 from pipeline.errors import SetupError
 from pipeline.records import UsedInput
 
-SCHEMA_1 = Path(__file__).with_name("schema-1.sql")
+SCHEMAS = {version: Path(__file__).with_name(f"schema-{version}.sql") for version in (1, 2)}
+"""Tables and views as that version of Platemark made them."""
+NEW_COLUMNS = {
+    1: {"requests": ["recipe"], "scores": ["detector", "revision"]},
+    2: {"scores": ["detector", "revision"]},
+}
+"""What later versions added to tables that a batch fills."""
+NEW_IN_REASONS = ("severity", "declared", "detector", "revision")
 GIVEN = {
     "why-blocked": {"asset": "MUG-00004"},
     "made-with-model": {"model": "starter"},
@@ -38,21 +47,28 @@ GIVEN = {
 }
 
 
+@pytest.fixture(scope="module", params=[1, 2])
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture(scope="module")
-def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalog as the first version of Platemark made it: five images and a failure."""
-    folder = tmp_path_factory.mktemp("first") / "catalog"
+def earlier_version(version: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog as that version of Platemark made it: five images and a failure, a work."""
+    folder = tmp_path_factory.mktemp("earlier") / "catalog"
     (folder / DATA).mkdir(parents=True)
     now = datetime.now(UTC)
     produced = [*(produced_of(number) for number in range(5)), failed_of(5)]
     tables = batch_tables("run-1", "b1", "0001", produced, now)
-    tables["requests"] = tables["requests"].drop_columns(["recipe"])
+    for name, columns in NEW_COLUMNS[version].items():
+        tables[name] = tables[name].drop_columns(columns)
+    tables["verdicts"] = _without_later_reasons(tables["verdicts"])
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     load_extensions(connection)
     _attach(connection, folder / METADATA, folder / DATA, read_only=False)
     connection.execute("BEGIN")
-    connection.execute(SCHEMA_1.read_text(encoding="utf-8"))
-    connection.execute("INSERT INTO raw.schema_version VALUES (1, ?)", [now])
+    connection.execute(SCHEMAS[version].read_text(encoding="utf-8"))
+    connection.execute("INSERT INTO raw.schema_version VALUES (?, ?)", [version, now])
     for name, table in tables.items():
         insert_table(connection, name, table)
     batch = {
@@ -60,14 +76,39 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "committed_at": now,
     }  # fmt: skip
     insert_row(connection, "batches", batch)
+    review = {
+        "review_id": "v1", "request_id": request_of(4).request_id, "attempt": "0001",
+        "decision": "reject", "reviewer": "ann", "reason": "ours", "decided_at": now,
+    }  # fmt: skip
+    insert_row(connection, "reviews", review)
+    work = {
+        "library": "protected",
+        "library_digest": "d1",
+        "file": "logo.png",
+        "registered_at": now,
+    }
+    insert_row(connection, "reference_works", work)
     connection.execute("COMMIT")
     connection.close()
     return folder
 
 
+def _without_later_reasons(verdicts: pa.Table) -> pa.Table:
+    rows = verdicts.to_pylist()
+    for row in rows:
+        for reason in row["reasons"]:
+            for name in NEW_IN_REASONS:
+                del reason[name]
+    text, real = pa.string(), pa.float64()
+    reason = {"outcome": text, "rule": text, "text": text, "score": real, "bound": real}
+    reasons = pa.list_(pa.struct({**reason, "evidence": text}))
+    place = verdicts.schema.get_field_index("reasons")
+    return pa.Table.from_pylist(rows, verdicts.schema.set(place, pa.field("reasons", reasons)))
+
+
 @pytest.fixture
-def old(first_version: Path, folder: Path) -> Path:
-    shutil.copytree(first_version, folder)
+def old(earlier_version: Path, folder: Path) -> Path:
+    shutil.copytree(earlier_version, folder)
     return folder
 
 
@@ -111,7 +152,20 @@ def is_as_it_was_made(lake: Lake) -> None:
     assert [row["cleared"] for row in found] == [True, True, True, False, False, False]
     assert found[0]["request_id"] == request_of(0).request_id
     assert lake.rows("SELECT DISTINCT recipe FROM requests") == [{"recipe": None}]
-    for view in ("inputs", "training_images", "refused_items"):
+    (blocked,) = lake.rows("SELECT reasons FROM verdicts WHERE outcome = 'block'")
+    (reason,) = blocked["reasons"]
+    assert reason["rule"] and [reason[name] for name in NEW_IN_REASONS] == [None] * 4
+    scores = lake.rows("SELECT score, detector, revision FROM scores")
+    assert len(scores) == 15 and all(row["detector"] is None for row in scores)
+    (review,) = lake.rows("SELECT * FROM reviews")
+    assert (review["reviewer"], review["roles"], review["expires"]) == ("ann", None, None)
+    assert [row["file"] for row in lake.rows("SELECT file FROM raw.reference_works")] == [
+        "logo.png"
+    ]
+    for view in (
+        "inputs", "training_images", "refused_items", "libraries", '"references"',
+        "removed_references", "replays",
+    ):  # fmt: skip
         assert lake.rows(f"SELECT * FROM {view}") == []
     used = lake.rows("SELECT DISTINCT part, model FROM models_used ORDER BY model")
     assert [(row["part"], row["model"]) for row in used] == [
@@ -120,16 +174,18 @@ def is_as_it_was_made(lake: Lake) -> None:
     ]
 
 
-def test_the_fixture_is_the_first_schema(old: Path) -> None:
+def test_the_fixture_is_of_an_earlier_schema(old: Path, version: int) -> None:
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     load_extensions(connection)
     _attach(connection, old / METADATA, old / DATA, read_only=True)
-    with pytest.raises(duckdb.CatalogException):
-        connection.execute("SELECT * FROM raw.inputs")
+    later = {1: ("raw.inputs", "recipe FROM raw.requests"), 2: ("raw.libraries", "raw.rescores")}
+    for table in later[version]:
+        with pytest.raises((duckdb.CatalogException, duckdb.BinderException)):
+            connection.execute(f"SELECT {table if 'FROM' in table else '* FROM ' + table}")
     with pytest.raises(duckdb.BinderException):
-        connection.execute("SELECT recipe FROM raw.requests")
+        connection.execute("SELECT detector FROM raw.scores")
     connection.close()
-    assert SCHEMA_VERSION == 2
+    assert max(SCHEMAS) + 1 == SCHEMA_VERSION
 
 
 def test_an_old_catalog_is_read_without_being_changed(locked: Path) -> None:
@@ -183,25 +239,29 @@ def test_isolated_audits_cannot_change_an_old_catalog_either(old: Path) -> None:
     assert state(old) == before
 
 
-def test_whoever_writes_brings_it_up_to_date_and_rows_survive(old: Path) -> None:
+def test_whoever_writes_brings_it_up_to_date_and_rows_survive(old: Path, version: int) -> None:
     data = {name: kept for name, kept in state(old).items() if name.startswith(DATA)}
     with writing(old) as lake:
-        assert versions(lake) == [1, 2]
+        assert versions(lake) == [version, SCHEMA_VERSION]
         is_as_it_was_made(lake)
         done = [request_of(number).request_id for number in range(7)]
         assert done_request_ids(lake, done) == set(done[:5])
         photo = UsedInput(0, "image", "file", "photo.png", sha256("photo"), "image/png")
         new = replace(produced_of(6, "pass"), used=(photo,))
         assert commit_batch(lake, "run-2", "b2", [new, produced_of(5)])
+        create_library(lake, "brand")
     with reading(old) as lake:
         assert len(images(lake)) == 7
         assert [row["name"] for row in lake.rows("SELECT name FROM inputs")] == ["photo.png"]
-        assert versions(lake) == [1, 2]
+        assert [row["library"] for row in lake.rows("SELECT * FROM libraries")] == ["brand"]
+        detectors = "SELECT DISTINCT detector FROM scores WHERE detector IS NOT NULL ORDER BY 1"
+        assert len(lake.rows(detectors)) == 3
+        assert versions(lake) == [version, SCHEMA_VERSION]
     # No Parquet file of the old catalog was rewritten.
     kept = state(old)
     assert {name: kept[name] for name in data} == data
     with writing(old) as lake:
-        assert versions(lake) == [1, 2]
+        assert versions(lake) == [version, SCHEMA_VERSION]
 
 
 def _write(folder: Path, number: int) -> int:
@@ -210,12 +270,12 @@ def _write(folder: Path, number: int) -> int:
         return len(versions(lake))
 
 
-def test_writers_that_come_at_once_bring_it_up_to_date_once(old: Path) -> None:
+def test_writers_that_come_at_once_bring_it_up_to_date_once(old: Path, version: int) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         found = pool.starmap(_write, [(old, number) for number in (11, 12, 13)])
     assert found == [2, 2, 2]
     with reading(old) as lake:
-        assert versions(lake) == [1, 2]
+        assert versions(lake) == [version, SCHEMA_VERSION]
         assert len(images(lake)) == 9
 
 

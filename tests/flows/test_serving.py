@@ -83,7 +83,7 @@ def test_the_flows_deploy_to_a_work_pool_and_run_there(shop: Path, prefect_api: 
 
     prefect("work-pool", "create", "local", "--type", "process")
     prefect("deploy", "--all")
-    names = ("produce/produce", "audit/audit", "export/export")
+    names = ("produce/produce", "audit/audit", "export/export", "rescore/rescore")
     assert all(deployment(prefect_api, name) for name in names)
     deployed = deployment(prefect_api, "produce/produce")
     assert deployed is not None

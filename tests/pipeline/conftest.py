@@ -85,8 +85,11 @@ def good_scores() -> list[Score]:
         "nsfw.concept": 0.0, "nsfw.classifier": 0.0, "similarity.nearest": 0.1,
         "duplicates.exact": 0.0, "duplicates.near": 256.0, "quality.sharpness": 0.5,
         "quality.contrast": 0.2, "quality.decodes": 1.0, "quality.size_matches": 1.0,
+        "quality.banding": 0.0, "duplicates.in_set": 256.0, "fidelity.text": 1.0,
+        "copying.descriptor@starter-protected": 0.1, "copying.pdq@starter-protected": 256.0,
     }  # fmt: skip
-    return [Score(*name.split("."), value) for name, value in values.items()]
+    people = Score("sensitive", "people", 0.0, {"detector": "starter-clip"})
+    return [people, *(Score(*name.split("."), value) for name, value in values.items())]
 
 
 @pytest.fixture(scope="session")

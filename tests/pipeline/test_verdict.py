@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.denied import denied_words
 from pipeline.policy import Policy
 from pipeline.policy_model import KNOWN_SCORES
 from pipeline.records import Score
 from pipeline.request import Request
-from pipeline.verdict import decide, denied_words, model_refusals, prompt_refusals
+from pipeline.verdict import decide, model_refusals, prompt_refusals
 
 RequestOf = Callable[..., Request]
 SEVERITY = {"pass": 0, "review": 1, "block": 2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,11 @@ from check_samples import RIGHTS_HEADER, Spec, pictures, request_of
 from numpy.typing import NDArray
 from PIL import Image
 
+from catalog.lake import writing
+from catalog.libraries_sync import open_libraries
 from pipeline.checks import ImageBatch
+from pipeline.checks.references import References
+from pipeline.settings import Settings
 
 
 @pytest.fixture
@@ -88,3 +92,14 @@ def library_folder(tmp_path: Path) -> Path:
         "own.png,Our mug,Us,own work,own,\n"
     )
     return folder
+
+
+@pytest.fixture
+def open_folders(tmp_path: Path) -> Iterator[Callable[..., Callable[[str], References]]]:
+    """Libraries of a real catalog by name: `open_folders(works=folder)("works")`."""
+    with writing(tmp_path / "catalog") as lake:
+
+        def opened(**folders: Path) -> Callable[[str], References]:
+            return open_libraries(lake, Settings(workspace=tmp_path / "ws", libraries=folders))
+
+        yield opened

@@ -11,19 +11,19 @@ import pytest
 from check_samples import pictures
 
 import pipeline.checks
-from pipeline.checks import build_checks, remember, run_checks
+from pipeline.checks import Context, build_checks, remember, run_checks
 from pipeline.errors import InputError, SetupError
+from pipeline.policy_checks import KNOWN_SCORES
 from pipeline.records import Score
 
 
 @pytest.fixture
-def build(clip_spec, classifier_spec, library_folder, tmp_path):
+def build(clip_spec, classifier_spec, library_folder, open_folders):
     models = {"tiny-clip": clip_spec, "tiny-nsfw": classifier_spec}
 
     def make(policy_checks):
-        return build_checks(
-            policy_checks, models, {"works": library_folder}, "cpu", [], tmp_path / "cache"
-        )
+        context = Context(models, open_folders(works=library_folder), "cpu")
+        return build_checks(policy_checks, context)
 
     return make
 
@@ -33,7 +33,25 @@ EVERYTHING = {
         "concepts": {"model": "tiny-clip", "unsafe": ["a nude"], "safe": ["a mug", "a chair"]},
         "classifier": {"model": "tiny-nsfw", "unsafe_labels": ["nsfw"]},
     },
+    "sensitive": {
+        "detectors": {
+            "people": {
+                "kind": "concepts",
+                "model": "tiny-clip",
+                "classes": {"people": ["a person"]},
+                "neutral": ["a mug"],
+            }
+        }
+    },
     "similarity": {"model": "tiny-clip", "libraries": ["works"], "top": 2},
+    "copying": {
+        "libraries": ["works"],
+        "shortlist": "tiny-clip",
+        "concepts": {"phrases": ["a famous fox"], "neutral": ["a mug"]},
+        "crops": 1,
+        "top": 2,
+    },
+    "fidelity": {"model": "tiny-clip", "distractors": 4},
     "duplicates": {},
     "quality": {},
 }
@@ -55,18 +73,23 @@ def test_a_policys_checks_give_every_score_it_may_rule_on(build, batch_of):
     checked = run_checks(checks, batch_of(pictures(3)))
     for image in checked:
         assert image.error is None
-        assert [f"{score.check}.{score.name}" for score in image.scores] == [
-            "nsfw.concept", "nsfw.classifier", "similarity.nearest", "duplicates.exact",
-            "duplicates.near", "quality.decodes", "quality.size_matches", "quality.contrast",
-            "quality.sharpness",
-        ]  # fmt: skip
+        measured = [f"{score.check}.{score.name}" for score in image.scores]
+        assert sorted(measured) == sorted(
+            [
+                "nsfw.concept", "nsfw.classifier", "sensitive.people", "similarity.nearest",
+                "copying.pdq@works", "copying.clip@works", "copying.concept",
+                "fidelity.text", "fidelity.rank",
+                *(f"duplicates.{name}" for name in KNOWN_SCORES["duplicates"]),
+                *(f"quality.{name}" for name in KNOWN_SCORES["quality"] if name != "bytes"),
+            ]
+        )  # fmt: skip
         for score in image.scores:
             assert {"detector", "revision"} <= score.evidence.keys()
             json.dumps(score.evidence, allow_nan=False)
-        assert set(image.milliseconds) == {"nsfw", "similarity", "duplicates", "quality"}
+        assert set(image.milliseconds) == set(EVERYTHING)
 
 
-def test_nsfw_and_similarity_share_one_embedding_pass(build, batch_of, monkeypatch):
+def test_all_open_clip_checks_share_one_embedding_pass(build, batch_of, monkeypatch):
     from pipeline.checks.embed import ClipEncoder
 
     passes = []
@@ -90,7 +113,7 @@ def test_one_image_that_a_check_fails_on_keeps_its_other_scores_and_costs_no_oth
     images = pictures(3)
     images[1] = 0
     checked = run_checks([*build({"quality": {}}), Failing()], batch_of(images))
-    assert [len(image.scores) for image in checked] == [5, 4, 5]
+    assert [len(image.scores) for image in checked] == [12, 11, 12]
     assert [image.error for image in checked] == [
         None,
         "check 'failing' failed: ZeroDivisionError: black",

@@ -51,6 +51,29 @@ def test_an_image_is_compared_with_those_before_it_in_its_batch(batch_of):
     assert [each["near"].value for each in found] == [256, 0]
 
 
+def test_variations_of_an_item_are_compared_among_themselves():
+    one, other = pictures(1, 64, 64)[0], pictures(1, 64, 64, seed=5)[0]
+    again = np.clip(one.astype(int) + 6, 0, 255).astype(np.uint8)
+    asked = (("cup", 0), ("mug", 0), ("cup", 1), ("mug", 1))
+    requests = tuple(request_of(sku, index, 64, 64) for sku, index in asked)
+    # The second mug looks like the cups, not like the first mug.
+    batch = ImageBatch(np.stack([one, other, again, one]), requests)
+    check = Duplicates()
+    found = scores_of(check, batch)
+    assert [each["in_set"].value for each in found[:2]] == [256, 256]
+    assert found[2]["in_set"].value <= 31
+    nearest = {"request_id": requests[0].request_id, "sku": "cup"}
+    assert found[2]["in_set"].evidence["nearest"] == nearest
+    assert found[3]["in_set"].value > 60
+    assert found[3]["in_set"].evidence["nearest"]["sku"] == "mug"
+    assert found[3]["near"].value <= 31
+    check.add(batch)
+    assert scores_of(check, batch) == found
+    (later,) = scores_of(check, ImageBatch(one[None], (request_of("mug", 2, 64, 64),)))
+    assert later["in_set"].value == 0
+    assert later["in_set"].evidence["nearest"]["request_id"] == requests[3].request_id
+
+
 def test_catalogued_images_count_and_their_requests_are_named(batch_of):
     batch = batch_of(pictures(1))
     other = Catalogued("r9", "cup", batch.pixels_sha256[0], batch.perceptual_hashes[0])
@@ -79,8 +102,9 @@ def test_a_plain_picture_is_not_compared_and_the_evidence_says_so(batch_of):
     assert batch.perceptual_hashes == (None, None)
     _, second = scores_of(Duplicates(), batch)
     assert second["exact"].value == 1
-    assert second["near"].value == 256
-    assert "quality 0" in second["near"].evidence["note"]
+    for name in ("near", "in_set"):
+        assert second[name].value == 256
+        assert "quality 0" in second[name].evidence["note"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -89,6 +113,9 @@ def test_the_nearest_is_that_of_a_plain_search(seed, count):
     rng = np.random.default_rng(seed)
     known = rng.integers(0, 2**64, (count, 4), dtype=np.uint64)
     rows = [Catalogued(f"r{i}", f"s{i}", f"{i}", pdq_hex(bits)) for i, bits in enumerate(known)]
+    rows += [
+        Catalogued(f"n{i}", "new", f"n{i}", pdq_hex(bits)) for i, bits in enumerate(known[::3])
+    ]
     batch = ImageBatch(pictures(1, 64, 64, seed=1), (request_of("new"),))
     (found,) = scores_of(Duplicates(rows), batch)
     distances = [
@@ -96,6 +123,7 @@ def test_the_nearest_is_that_of_a_plain_search(seed, count):
         for row in known
     ]
     assert found["near"].value == min(distances, default=256)
+    assert found["in_set"].value == min(distances[::3], default=256)
     if distances:
         assert found["near"].evidence["nearest"]["sku"] == f"s{int(np.argmin(distances))}"
 

@@ -1,12 +1,17 @@
 """Technical quality against plain formulas, and its order: sharp over blurred over blank."""
 
+import math
+
 import numpy as np
 import pytest
 from check_samples import pictures, request_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from pipeline.checks import ImageBatch
 from pipeline.checks.quality import Quality, sharpness
+from pipeline.policy_checks import KNOWN_SCORES
 
 
 def scores_of(images, width=40, height=40):
@@ -51,6 +56,42 @@ def test_size_must_be_the_requests(width, height, matches):
     )
 
 
-def test_an_empty_image_does_not_decode():
-    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning):
-        assert scores_of(np.zeros((1, 0, 5, 3), np.uint8))[0]["decodes"] == 0
+def test_an_empty_image_does_not_decode_and_nothing_else_of_it_is_measured():
+    assert scores_of(np.zeros((1, 0, 5, 3), np.uint8)) == [{"decodes": 0, "size_matches": 0}]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (40, 40, {"megapixels": 0.0016, "shortest_side": 40, "longest_side": 40, "aspect": 1}),
+        (200, 50, {"megapixels": 0.01, "shortest_side": 50, "longest_side": 200, "aspect": 4}),
+        (1, 3, {"megapixels": 3e-6, "shortest_side": 1, "longest_side": 3, "aspect": 3}),
+    ],
+)
+def test_sizes_are_those_of_the_picture(width, height, expected):
+    (found,) = scores_of(np.zeros((1, height, width, 3), np.uint8))
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 90),
+    st.integers(1, 300),
+    st.integers(0, 2**32),
+    st.sampled_from(["noise", "ramp", "flat"]),
+)
+def test_all_scores_are_finite_and_in_range_for_any_picture(count, height, width, seed, kind):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    if kind == "ramp":
+        images = np.sort(images, axis=2)
+    elif kind == "flat":
+        images[:] = images[:1, :1, :1]
+    for found in scores_of(images):
+        assert set(found) == {*KNOWN_SCORES["quality"]} - {"bytes"}
+        assert all(math.isfinite(value) for value in found.values())
+        assert all(0 <= found[name] <= 1 for name in ("background", "fill", "banding"))
+        assert found["aspect"] >= 1
+    alone = scores_of(images[-1:])
+    assert alone[0] == pytest.approx(scores_of(images)[-1], rel=1e-5, abs=1e-7)

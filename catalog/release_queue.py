@@ -1,0 +1,205 @@
+"""Signs what a replay let pass: images that lie in quarantine leave it labelled and signed.
+
+The queue is the view `to_sign`; an image that is signed has left it, so a run that was interrupted
+goes on where it stopped. What fails for one image is a value beside its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from catalog.lake import Lake, reading, writing
+from catalog.release import model_of, quarantined, request_of, verdict_of
+from catalog.replay import named
+from catalog.rows import arrow, asset_row, manifest_row, text_table
+from catalog.write import insert_table
+from pipeline.errors import PlatemarkError
+from pipeline.images import decode_limited
+from pipeline.ingredients import WORDS_ALONE, made_from
+from pipeline.inputs import InputStore
+from pipeline.keys import Identity, signing_identity
+from pipeline.lock import staging_lock
+from pipeline.policy import policy_from_text
+from pipeline.records import Asset, Signed
+from pipeline.seal import Sealed, seal
+from pipeline.settings import Settings
+from pipeline.store import drop_staged, flush_staging, place, stage
+
+if TYPE_CHECKING:
+    import duckdb
+
+AT_ONCE = 2_048
+"""Images signed between two commits."""
+_QUEUE = """
+SELECT r.* EXCLUDE (milliseconds), v.outcome, v.reasons, v.policy, v.policy_version,
+       v.policy_digest, m.details, p."text", a.sha256 AS held_sha256, a.url AS held_url,
+       a.width AS held_width, a.height AS held_height, a.pixels_sha256, a.perceptual_hash
+FROM requests AS r SEMI JOIN wanted USING (request_id)
+JOIN verdicts AS v USING (request_id)
+JOIN (SELECT * FROM assets WHERE state = 'quarantined') AS a USING (request_id)
+LEFT JOIN models AS m ON m.name = r.model AND m.revision = r.model_revision
+LEFT JOIN policies AS p ON p.digest = v.policy_digest
+ORDER BY r.request_id
+"""
+
+
+@dataclass(frozen=True)
+class NotSigned:
+    """An image that stays in the queue, and why."""
+
+    request_id: str
+    sku: str
+    index: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a run signed, and what it could not sign."""
+
+    signed: int
+    failed: tuple[NotSigned, ...]
+
+
+def release_queued(
+    settings: Settings,
+    where: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Released:
+    """Sign the images that wait in `to_sign`, or those of them that `where` names.
+
+    Raises InputError for a wrong condition, SetupError when nothing can be signed or written.
+    """
+    identity = signing_identity(settings)
+    with reading(settings.catalog) as lake:
+        waiting = [
+            row["request_id"]
+            for row in lake.rows("SELECT request_id FROM to_sign ORDER BY recorded_at, request_id")
+        ]
+    if where is not None:
+        chosen = set(named(settings.catalog, where).column("request_id").to_pylist())
+        waiting = [request_id for request_id in waiting if request_id in chosen]
+    signed, failed = 0, []
+    with (
+        writing(settings.catalog) as lake,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1), "sign") as threads,
+    ):
+        for start in range(0, len(waiting), AT_ONCE):
+            for outcome in _sign(settings, lake, identity, threads, waiting[start:][:AT_ONCE]):
+                if isinstance(outcome, NotSigned):
+                    failed.append(outcome)
+                else:
+                    signed += 1
+            progress(min(start + AT_ONCE, len(waiting)), len(waiting))
+    return Released(signed, tuple(failed))
+
+
+Finished = tuple[Asset, Signed, Mapping[str, Any]]
+
+
+def _sign(
+    settings: Settings,
+    lake: Lake,
+    identity: Identity,
+    threads: ThreadPoolExecutor,
+    request_ids: Sequence[str],
+) -> Iterator[NotSigned | Finished]:
+    rows = lake.rows(_QUEUE, wanted=text_table(request_id=request_ids))
+    with staging_lock(settings, alone=False):
+        outcomes = list(threads.map(lambda row: _one(settings, identity, row), rows))
+        done = [each for each in outcomes if not isinstance(each, NotSigned)]
+        flush_staging(settings)
+        try:
+            kept = lake.transact(lambda connection: _record(connection, done))
+        except BaseException:
+            for asset, _, _ in done:
+                drop_staged(settings, str(asset.url))
+            raise
+        place(settings, [str(asset.url) for asset, _, row in done if row["request_id"] in kept])
+        for asset, _, row in done:
+            if row["request_id"] not in kept:
+                drop_staged(settings, str(asset.url))
+    # What another process signed meanwhile is neither signed by this one nor a failure.
+    yield from (
+        each for each in outcomes if isinstance(each, NotSigned) or each[2]["request_id"] in kept
+    )
+
+
+def _one(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> NotSigned | Finished:
+    try:
+        sealed = _sealed(settings, identity, row)
+    # Decoders and the signing library raise what they like; it belongs to this image alone.
+    except Exception as error:
+        told = isinstance(error, PlatemarkError)
+        said = str(error) if told else f"{type(error).__name__}: {error}"
+        return NotSigned(row["request_id"], row["sku"], row["index"], said)
+    sha256, url = stage(settings, "assets", sealed.data, sealed.mime)
+    asset = Asset(
+        sha256=sha256,
+        state="signed",
+        url=url,
+        mime=sealed.mime,
+        width=row["held_width"],
+        height=row["held_height"],
+        size=len(sealed.data),
+        pixels_sha256=row["pixels_sha256"],
+    )
+    return asset, sealed.signed, row
+
+
+def _sealed(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> Sealed:
+    data = quarantined(settings, row["held_url"], row["held_sha256"])
+    told = {**row, "terms": _parsed(row["terms"]), "recipe": _parsed(row["recipe"])}
+    request = request_of(told)
+    reasons = [{**each, "evidence": _parsed(each["evidence"])} for each in row["reasons"] or ()]
+    return seal(
+        decode_limited(data),
+        request,
+        model_of(json.loads(row["details"])),
+        _policy(row["text"]),
+        verdict_of({**row, "reasons": reasons}),
+        identity,
+        when=row["recorded_at"],
+        made=made_from(request, InputStore(settings)) if request.recipe else WORDS_ALONE,
+    )
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return found
+
+
+_policy = lru_cache(maxsize=16)(policy_from_text)
+
+
+def _record(connection: duckdb.DuckDBPyConnection, done: Sequence[Finished]) -> set[str]:
+    """Records the signed files of those that still wait; returns their request ids."""
+    connection.register("finished", text_table(request_id=[row["request_id"] for *_, row in done]))
+    try:
+        attempts = dict(
+            connection.execute(
+                "SELECT t.request_id, c.attempt FROM to_sign AS t "
+                "SEMI JOIN finished USING (request_id) JOIN raw.current AS c USING (request_id)"
+            ).fetchall()
+        )
+    finally:
+        connection.unregister("finished")
+    now = datetime.now(UTC)
+    files, stores = [], []
+    for asset, signed, row in done:
+        if row["request_id"] in attempts:
+            key = {"request_id": row["request_id"], "attempt": attempts[row["request_id"]]}
+            kept = asset_row(asset, "replay", row["perceptual_hash"])
+            files.append({**key, **kept, "recorded_at": now})
+            stores.append({**key, **manifest_row(asset, signed), "recorded_at": now})
+    if files:
+        insert_table(connection, "assets", arrow("assets", files))
+        insert_table(connection, "manifests", arrow("manifests", stores))
+    return set(attempts)

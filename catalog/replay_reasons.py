@@ -1,0 +1,88 @@
+"""Verdicts of a replay in full, as `decide` writes them, for the images that do not just pass.
+
+A part of catalog/replay.py, after catalog/replay_evaluate.py, which has said which images these
+are. They are few, so each is decided again from its own scores with all their evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from catalog.replay_facts import request_of_row
+from catalog.replay_judged import REQUESTS, SCORES, near
+from pipeline.policy_model import Policy
+from pipeline.records import Score, Verdict
+from pipeline.verdict import decide
+
+if TYPE_CHECKING:
+    import duckdb
+
+AT_ONCE = 20_000
+"""Images whose scores are in memory at once."""
+
+
+def decided(
+    connection: duckdb.DuckDBPyConnection, policy: Policy, images: str
+) -> Iterator[tuple[str, str, Verdict]]:
+    """Request id, attempt and verdict of each request of the table `images`, which has both ids.
+
+    For connections on which `evaluate` has defined what is judged.
+    """
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE to_decide AS SELECT request_id, attempt, "
+        f"(row_number() OVER (ORDER BY attempt, request_id) - 1) // {AT_ONCE} AS part FROM {images}"
+    )
+    ((parts,),) = connection.execute("SELECT max(part) FROM temp.to_decide").fetchall()
+    for part in range(-1 if parts is None else parts + 1):
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE deciding AS "
+            "SELECT request_id, attempt FROM temp.to_decide WHERE part = ?",
+            [part],
+        )
+        yield from _part(connection, policy)
+
+
+def _part(
+    connection: duckdb.DuckDBPyConnection, policy: Policy
+) -> Iterator[tuple[str, str, Verdict]]:
+    here = near(connection, "temp.deciding")
+    scores: defaultdict[str, list[Score]] = defaultdict(list)
+    for request_id, check, name, value, evidence in connection.execute(
+        f"SELECT request_id, check_name, name, value, evidence FROM {SCORES} "
+        f"SEMI JOIN temp.deciding USING (request_id) WHERE {here} ORDER BY ALL"
+    ).fetchall():
+        scores[request_id].append(Score(check, name, value, _evidence(evidence)))
+    licences: defaultdict[str, list[str]] = defaultdict(list)
+    for request_id, licence in connection.execute(
+        "SELECT DISTINCT u.request_id, coalesce(m.licence, '') FROM ("
+        f"SELECT request_id, model, model_revision AS revision FROM {REQUESTS} "
+        f"SEMI JOIN temp.deciding USING (request_id) WHERE {here} UNION ALL "
+        f"SELECT request_id, model, revision FROM (FROM raw.recipe_models WHERE {here}) "
+        "SEMI JOIN temp.deciding USING (request_id, attempt)) AS u "
+        "LEFT JOIN models AS m ON m.name = u.model AND m.revision = u.revision ORDER BY ALL"
+    ).fetchall():
+        licences[request_id].append(licence)
+    for row in _requests(connection, here):
+        request_id = row["request_id"]
+        verdict = decide(policy, request_of_row(row), licences[request_id], scores[request_id])
+        yield request_id, row["attempt"], verdict
+
+
+def _requests(connection: duckdb.DuckDBPyConnection, here: str) -> Iterator[Mapping[str, Any]]:
+    """Rows of raw.requests with the terms that count now."""
+    found = connection.execute(
+        "SELECT r.* EXCLUDE (milliseconds, recorded_at, expires) REPLACE ("
+        "CASE WHEN t.request_id IS NULL THEN r.terms ELSE t.terms END AS terms) "
+        f"FROM (FROM {REQUESTS} WHERE {here}) AS r SEMI JOIN temp.deciding USING (request_id) "
+        "LEFT JOIN raw.latest_terms AS t ON t.request_id = r.request_id"
+    ).to_arrow_table()
+    for batch in found.to_batches():
+        yield from batch.to_pylist()
+
+
+def _evidence(text: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return found

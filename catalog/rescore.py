@@ -1,0 +1,233 @@
+"""Which stored scores a policy lacks, the pixels to measure them on, and what was measured.
+
+flows/rescore.py drives it: catalog → images → checks → raw.rescores. A score that is measured
+again supersedes the stored one, which stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catalog.lake import Lake
+from catalog.replay import Expected, named
+from catalog.replay_facts import request_of_row
+from catalog.replay_judged import REQUESTS
+from catalog.replay_lacking import LACKING, lacking
+from catalog.rows import arrow, score_row
+from catalog.upkeep import merge_small_files
+from catalog.write import MERGE_EVERY
+from pipeline.checks.protocol import Check, ImageBatch, run_checks
+from pipeline.errors import PlatemarkError
+from pipeline.images import RgbImage, decode_limited
+from pipeline.policy_model import Policy
+from pipeline.request import Request
+from pipeline.settings import Settings
+from pipeline.store import path_of, sha256_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image to be measured again: its request, the checks to run, and the file that is left.
+
+    `url` is None where the pixels were discarded. `pixels_sha256` is of the pixels as they were
+    made; a signed file may be encoded with losses.
+    """
+
+    request: Request
+    attempt: str
+    checks: tuple[str, ...]
+    sha256: str | None
+    url: str | None
+    pixels_sha256: str
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """An image that keeps lacking scores, and why."""
+
+    request_id: str
+    sku: str
+    index: int
+    error: str
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImages(ImageBatch):
+    """A batch whose images are those of the catalog, whatever their files were encoded with."""
+
+    recorded: tuple[str, ...] = ()
+
+    @cached_property
+    def pixels_sha256(self) -> tuple[str, ...]:
+        """SHA-256 (hex) of each image's pixels as they were made."""
+        return self.recorded
+
+
+def to_measure(
+    lake: Lake, policy: Policy, expected: Expected, where: str | None = None
+) -> list[Stored]:
+    """Images that lack a score which the policy needs, or have it from other weights than
+    `expected`; of those that `where` names, or of all. Images alike come together.
+
+    Raises InputError for a wrong condition.
+    """
+    wanted = None if where is None else named(lake.folder, where)
+    with lake.alone() as connection:
+        lacking(connection, policy, expected, wanted)
+        rows = _rows(connection)
+    declared = policy.checks.model_dump(exclude_none=True)
+    stored = [
+        Stored(
+            request_of_row(row),
+            row["attempt"],
+            tuple(name for name in declared if name in row["checks"]),
+            row["file_sha256"],
+            row["url"],
+            row["pixels_sha256"],
+        )
+        for row in rows
+    ]
+    # Nothing can be measured for a check that the policy does not run: its rule blocks for ever.
+    return sorted(filter(lambda each: each.checks, stored), key=_alike)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Each lacking image with the file that is left: the quarantined one, which has no losses."""
+    found: list[dict[str, Any]] = (
+        connection.execute(
+            "SELECT r.* EXCLUDE (milliseconds, recorded_at, expires), l.checks, "
+            "a.sha256 AS file_sha256, a.url, a.pixels_sha256 "
+            f"FROM {REQUESTS} AS r JOIN {LACKING} AS l USING (request_id) "
+            "JOIN (SELECT * FROM raw.assets QUALIFY row_number() OVER (PARTITION BY request_id, "
+            "attempt ORDER BY url IS NULL, state, recorded_at DESC) = 1) AS a "
+            "USING (request_id, attempt)"
+        )
+        .to_arrow_table()
+        .to_pylist()
+    )
+    return found
+
+
+def _alike(stored: Stored) -> tuple[Any, ...]:
+    request = stored.request
+    return (
+        stored.checks,
+        request.campaign,
+        request.client,
+        request.width,
+        request.height,
+        request.request_id,
+    )
+
+
+def batches(stored: Sequence[Stored], size: int) -> list[tuple[Stored, ...]]:
+    """Images of one size, campaign and set of checks together, at most `size` at a time."""
+    groups: dict[tuple[Any, ...], list[Stored]] = {}
+    for each in stored:
+        groups.setdefault(_alike(each)[:-1], []).append(each)
+    return [
+        tuple(group[start : start + size])
+        for group in groups.values()
+        for start in range(0, len(group), size)
+    ]
+
+
+def words_of_items(lake: Lake, campaign: str, client: str) -> Mapping[str, str]:
+    """What the items of a campaign ask for, by sku: the prompts of their images."""
+    rows = lake.rows(
+        "SELECT sku, min(coalesce(recipe ->> '$.earlier[0].prompt', prompt)) AS prompt "
+        "FROM raw.requests WHERE campaign = ? AND client = ? "
+        "GROUP BY sku ORDER BY sku",
+        [campaign, client],
+    )
+    return {row["sku"]: row["prompt"] for row in rows}
+
+
+def measure(
+    settings: Settings, lake: Lake, checks: Sequence[Check], batch: Sequence[Stored]
+) -> tuple[int, list[NotMeasured]]:
+    """Measures a batch and records its scores in one transaction; returns how many images.
+
+    All have a `url`. An image whose file is gone, altered or broken, or whose check fails, is told
+    with the reason.
+    """
+    lost: list[NotMeasured] = []
+    opened: dict[tuple[int, ...], list[tuple[Stored, RgbImage]]] = {}
+    for each in batch:
+        try:
+            image = _pixels(settings, each)
+        except (PlatemarkError, OSError) as error:
+            lost.append(_lost(each, str(error)))
+        else:
+            opened.setdefault(image.shape, []).append((each, image))
+    rows: list[dict[str, Any]] = []
+    measured = 0
+    for group in opened.values():
+        found = [each for each, _ in group]
+        images = StoredImages(
+            np.stack([image for _, image in group]),
+            tuple(each.request for each in found),
+            recorded=tuple(each.pixels_sha256 for each in found),
+        )
+        for each, checked in zip(found, run_checks(checks, images), strict=True):
+            if checked.error:
+                lost.append(_lost(each, checked.error))
+                continue
+            key = {"request_id": each.request.request_id, "attempt": each.attempt}
+            rows += [{**key, **score_row(score)} for score in checked.scores]
+            measured += 1
+    if rows:
+        record_rescores(lake, rows)
+    return measured, lost
+
+
+def record_rescores(lake: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends scores that were measured again, all of one moment: they supersede stored ones."""
+    table = arrow("scores", rows)
+    now = datetime.now(UTC)
+
+    def append(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.register("incoming", table)
+        try:
+            connection.execute(
+                "INSERT INTO raw.rescores BY NAME SELECT *, ?::TIMESTAMPTZ AS measured_at "
+                "FROM incoming",
+                [now],
+            )
+        finally:
+            connection.unregister("incoming")
+
+    lake.transact(append)
+    lake.unmerged += 1
+    if lake.unmerged >= MERGE_EVERY:
+        merge_small_files(lake)
+
+
+def _pixels(settings: Settings, stored: Stored) -> RgbImage:
+    path = path_of(settings, str(stored.url))
+    data = _read(path)
+    if sha256_of(data) != stored.sha256:
+        raise OSError(f"{path} is not the file that was catalogued; restore it from a backup")
+    return decode_limited(data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}; restore the file") from error
+
+
+def _lost(stored: Stored, why: str) -> NotMeasured:
+    request = stored.request
+    return NotMeasured(request.request_id, request.sku, request.index, why)

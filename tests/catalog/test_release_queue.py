@@ -1,0 +1,141 @@
+"""What a replay let pass is signed; what it sent to review is approved by whom the policy names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspace_samples import HELD, MILD, policy_named, shoot
+
+from catalog.lake import reading, writing
+from catalog.release import approve, reject
+from catalog.release_queue import release_queued
+from catalog.replay import replay
+from catalog.replay_apply import Applied, apply
+from catalog.review import review_queue
+from pipeline.errors import InputError
+from pipeline.keys import trust_anchors
+from pipeline.policy_model import Policy
+from pipeline.settings import Settings
+from pipeline.store import path_of
+from pipeline.verify import verify_file
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(workspace=tmp_path / "ws", reviewers={"ada": ["legal"], "bob": ["brand"]})
+
+
+def applied(settings: Settings, policy: Policy) -> Applied:
+    with writing(settings.catalog) as lake:
+        return apply(lake, policy, replay(lake, policy), "ada")
+
+
+def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
+    with reading(settings.catalog) as lake:
+        return lake.rows(sql)
+
+
+def test_what_passes_now_is_signed_once_and_says_so(settings: Settings) -> None:
+    shoot(settings, HELD, ["review", "review", "block"])
+    assert applied(settings, MILD).to_sign == 3
+    released = release_queued(settings)
+    assert (released.signed, released.failed) == (3, ())
+    found = rows(settings, "SELECT url, cleared, policy, c2pa_label, perceptual_hash FROM images")
+    for row in found:
+        assert row["cleared"] and row["policy"] == "mild" and row["perceptual_hash"]
+        report = verify_file(path_of(settings, row["url"]), trust_anchors(settings))
+        assert (report.state, report.label) == ("Trusted", row["c2pa_label"])
+    assert release_queued(settings).signed == 0
+    assert not list((settings.root / "staging").rglob("*.*"))
+
+
+def test_one_lost_file_does_not_keep_the_others(settings: Settings) -> None:
+    lost, altered, *_ = shoot(settings, HELD, ["review"] * 4)
+    applied(settings, MILD)
+    urls = {
+        row["request_id"]: row["url"]
+        for row in rows(settings, "SELECT request_id, url FROM to_sign")
+    }
+    path_of(settings, urls[lost.request_id]).unlink()
+    path_of(settings, urls[altered.request_id]).write_bytes(b"something else")
+    released = release_queued(settings)
+    assert released.signed == 2
+    why = {each.request_id: each.error for each in released.failed}
+    assert "cannot be read" in why[lost.request_id]
+    assert "is not the image that was checked" in why[altered.request_id]
+    assert len(rows(settings, "SELECT * FROM to_sign")) == 2
+
+
+def test_only_what_a_condition_names_is_signed(settings: Settings) -> None:
+    shoot(settings, HELD, ["review"] * 3)
+    applied(settings, MILD)
+    assert release_queued(settings, "sku = 'MUG-00001'").signed == 1
+    assert len(rows(settings, "SELECT * FROM to_sign")) == 2
+
+
+def test_a_rejected_image_is_never_queued(settings: Settings) -> None:
+    shoot(settings, HELD, ["review", "review"])
+    reject(settings, "MUG-00000", "bob", "looks like a logo")
+    assert applied(settings, MILD).to_sign == 1
+    assert release_queued(settings).signed == 1
+
+
+STRICT = policy_named(
+    "strict",
+    [
+        {
+            "check": "quality",
+            "score": "sharpness",
+            "review": {"at_least": 0},
+            "approvers": ["legal"],
+        }
+    ],
+    approvals={"roles": ["brand"], "expire_after_days": 30},
+)
+
+
+def test_an_image_that_passed_once_is_approved_with_the_file_it_has(settings: Settings) -> None:
+    shoot(settings, MILD, ["pass"])
+    (before,) = rows(settings, "SELECT sha256 FROM images")
+    applied(settings, STRICT)
+    (waiting,) = rows(settings, "SELECT sha256, cleared FROM images")
+    assert waiting == before | {"cleared": False}
+    decided = approve(settings, "MUG-00000", "ada", "it is ours")
+    assert decided["sha256"] == before["sha256"]
+    (row,) = rows(settings, "SELECT cleared, reviewer, approved_until FROM images")
+    assert row["cleared"] and row["reviewer"] == "ada"
+    assert row["approved_until"] - datetime.now(UTC) > timedelta(days=29)
+    (review,) = rows(settings, "SELECT roles, expires FROM reviews")
+    assert review["roles"] == ["legal"]
+
+
+def test_only_roles_that_the_rule_names_may_approve(settings: Settings) -> None:
+    shoot(settings, STRICT, ["review"])
+    for name in ("bob", "eve"):
+        with pytest.raises(InputError, match=r"quality\.sharpness is approved by legal"):
+            approve(settings, "MUG-00000", name, "fine")
+    assert rows(settings, "SELECT * FROM reviews") == []
+    approve(settings, "MUG-00000", "ada", "fine")
+    with pytest.raises(InputError, match="decided so already"):
+        approve(settings, "MUG-00000", "ada", "fine")
+
+
+def test_an_expired_approval_waits_again_and_may_be_given_again(settings: Settings) -> None:
+    shoot(settings, STRICT, ["review"])
+    approve(settings, "MUG-00000", "ada", "fine for a month")
+    with writing(settings.catalog) as lake:
+        lake.transact(
+            lambda connection: connection.execute(
+                "UPDATE raw.reviews SET expires = now() - INTERVAL 1 DAY, "
+                "decided_at = decided_at - INTERVAL 31 DAY"
+            )
+        )
+        (waiting,) = review_queue(lake)
+        assert waiting["reviewer"] == "ada" and waiting["approved_until"] < datetime.now(UTC)
+    assert rows(settings, "SELECT cleared FROM images") == [{"cleared": False}]
+    approve(settings, "MUG-00000", "ada", "still fine")
+    assert rows(settings, "SELECT cleared FROM images") == [{"cleared": True}]
+    assert len(rows(settings, "SELECT * FROM reviews")) == 2

@@ -1,0 +1,177 @@
+"""policy show, check, diff, test and calibrate, through the command line on real checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from command_line import platemark
+from PIL import Image
+
+from pipeline.settings import ROOT
+
+REFERENCES = ROOT / "starter" / "references"
+POLICY = """\
+policy: house
+version: "1"
+extends: starter
+checks: {nsfw: null, duplicates: null}
+rules:
+  - {check: quality, score: contrast, block: {below: 0.02}, reason: blank}
+prompts: {deny: [acme]}
+"""
+TESTS = """\
+examples:
+  - {image: good/grey.png, outcome: block, rules: [quality.contrast]}
+  - {prompt: an acme mug, outcome: block, rules: [prompts.deny]}
+  - {prompt: a red mug, outcome: pass}
+folders:
+  - {folder: bad, outcome: block, rules: [similarity.nearest]}
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    Image.new("RGB", (128, 128), (120, 120, 120)).save(tmp_path / "good" / "grey.png")
+    for file in sorted(REFERENCES.glob("*.png"))[:3]:
+        (tmp_path / "bad" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "house.yaml").write_text(POLICY)
+    (tmp_path / "house.tests.yaml").write_text(TESTS)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: object) -> Any:
+    return platemark(*arguments, "--workspace", folder / "workspace")
+
+
+def test_show_gives_each_value_and_the_file_it_is_from(house: Path) -> None:
+    done = platemark("policy", "show", house / "house.yaml", "--effective", "--json")
+    values = {each["key"]: each for each in json.loads(done.stdout)["values"]}
+    assert values["rules.quality.contrast.block"]["value"] == "below 0.02"
+    assert Path(values["rules.quality.contrast.block"]["file"]) == house / "house.yaml"
+    assert values["rules.quality.contrast.block"]["line"] == 6
+    assert Path(values["licences"]["file"]).name == "starter.yaml"
+    assert "rules.nsfw.concept.block" not in values
+    shown = platemark("policy", "show", house / "house.yaml")
+    assert yaml.safe_load(shown.stdout)["policy"] == "house"
+
+
+def test_check_names_every_fault_with_its_line_and_tells_what_is_lacking(house: Path) -> None:
+    bad = house / "bad.yaml"
+    bad.write_text(POLICY.replace("block: {below: 0.02}", "blok: {below: 0.02}"))
+    done = run(house, "policy", "check", "retail", house / "house.yaml", bad)
+    assert done.returncode == 2
+    assert f"{bad}:6: unknown key 'blok' (did you mean 'block'?" in done.stderr
+    assert "house 1 is right" in done.stdout
+    assert "no library 'protected'" in done.stdout
+
+
+def test_diff_says_what_is_stricter(house: Path) -> None:
+    other = house / "other.yaml"
+    other.write_text(POLICY.replace("0.02", "0.04"))
+    done = platemark("policy", "diff", house / "house.yaml", other, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == [
+        {
+            "key": "rules.quality.contrast.block",
+            "old": "below 0.02",
+            "new": "below 0.04",
+            "effect": "stricter",
+        }
+    ]
+    assert platemark("policy", "diff", "starter", "starter").returncode == 0
+
+
+def test_a_policy_is_tested_on_labelled_examples(house: Path) -> None:
+    done = run(house, "policy", "test", house / "house.yaml")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "6 of 6 are as stated" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("outcome: pass}", "outcome: review}", 1, "pass, not review: no rule spoke"),
+        ("[quality.contrast]", "[quality.fill]", 1, "the rule quality.fill did not speak"),
+        ("good/grey.png", "good/gray.png", 2, "does not exist"),
+        ("good/grey.png", "../grey.png", 2, "leaves the tests' folder"),
+        ("outcome: pass}", "outcome: fine}", 2, ":4"),
+        ("folder: bad", "folder: good, colour: red", 2, "colour"),
+    ],
+)
+def test_what_is_not_as_stated_is_told(
+    house: Path, old: str, new: str, code: int, words: str
+) -> None:
+    tests = house / "house.tests.yaml"
+    tests.write_text(TESTS.replace(old, new, 1))
+    done = run(house, "policy", "test", house / "house.yaml")
+    assert done.returncode == code, done.stderr
+    assert words in done.stdout + done.stderr
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Callable[[], tuple[Path, Path]]:
+    """Known-bad: the references, a little brighter. Known-good: noise of several kinds."""
+
+    def make() -> tuple[Path, Path]:
+        bad, good = tmp_path / "known-bad", tmp_path / "known-good"
+        bad.mkdir()
+        good.mkdir()
+        for file in sorted(REFERENCES.glob("*.png")):
+            with Image.open(file) as image:
+                image.convert("RGB").point(lambda v: min(255, v + 12)).save(bad / file.name)
+        generator = np.random.default_rng(1)
+        for number in range(24):
+            small = generator.integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(small).resize((128, 128)).save(good / f"{number}.png")
+        return bad, good
+
+    return make
+
+
+def test_calibrate_gives_bounds_a_plot_and_yaml(
+    tmp_path: Path, samples: Callable[[], tuple[Path, Path]]
+) -> None:
+    bad, good = samples()
+    plot = tmp_path / "plot.png"
+    done = run(
+        tmp_path, "calibrate", "similarity", "--known-bad", bad, "--known-good", good,
+        "--review-rate", "0.1", "--block-rate", "0.01", "--plot", plot,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the sample is too small for 0.01 false alarms an image" in done.stderr
+    text = done.stdout[done.stdout.index("rules:") : done.stdout.rindex("\n\n")]
+    (rule,) = yaml.safe_load(text)["rules"]
+    assert (rule["check"], rule["score"]) == ("similarity", "nearest")
+    assert 0 < rule["review"]["at_least"] <= rule["block"]["at_least"] < 1
+    with Image.open(plot) as image:
+        assert image.width > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["similarty"], "declares no check 'similarty'"),
+        (["similarity.farthest"], "similarity.farthest was not measured"),
+        (["quality", "--library", "x"], "quality compares with no library"),
+        (["similarity", "--review-rate", "0"], "0 is no rate"),
+        (["similarity", "--review-rate", "0.01", "--block-rate", "0.1"], "larger than"),
+    ],
+)
+def test_calibrate_refuses_what_it_cannot_do(
+    tmp_path: Path,
+    samples: Callable[[], tuple[Path, Path]],
+    arguments: list[str],
+    words: str,
+) -> None:
+    bad, good = samples()
+    done = run(tmp_path, "calibrate", *arguments, "--known-bad", bad, "--known-good", good)
+    assert done.returncode == 2
+    assert words in done.stderr
