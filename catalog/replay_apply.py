@@ -116,7 +116,8 @@ def _record(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
         f"[] AS reasons, NULL::TIMESTAMPTZ AS decided_at FROM {REQUESTS} "
         "SEMI JOIN temp.pinned USING (request_id, attempt) "
         "ANTI JOIN temp.decisions USING (request_id) "
-        "UNION ALL BY NAME SELECT * FROM temp.decisions)",
+        "UNION ALL BY NAME SELECT * FROM temp.decisions "
+        "SEMI JOIN temp.pinned USING (request_id, attempt))",
         {name: row[name] for name in ("replay_id", "policy", "policy_version", "policy_digest")}
         | {"at": row["applied_at"]},
     )

@@ -30,6 +30,7 @@ from pipeline.policy_model import Policy
 from pipeline.request import Request
 from pipeline.settings import Settings
 from pipeline.store import path_of, sha256_of
+from pipeline.verdict import plain_words
 
 if TYPE_CHECKING:
     import duckdb
@@ -143,14 +144,16 @@ def batches(stored: Sequence[Stored], size: int) -> list[tuple[Stored, ...]]:
 
 
 def words_of_items(lake: Lake, campaign: str, client: str) -> Mapping[str, str]:
-    """What the items of a campaign ask for, by sku: the prompts of their images."""
+    """What the items of a campaign ask for, by sku: the words of their images' first steps."""
     rows = lake.rows(
-        "SELECT sku, min(coalesce(recipe ->> '$.earlier[0].prompt', prompt)) AS prompt "
-        "FROM raw.requests WHERE campaign = ? AND client = ? "
-        "GROUP BY sku ORDER BY sku",
+        "SELECT sku, coalesce(recipe ->> '$.earlier[0].prompt', prompt) AS prompt, "
+        "coalesce(if(recipe ->> '$.earlier[0].prompt' IS NULL, recipe ->> '$.prompt_syntax', "
+        "recipe ->> '$.earlier[0].prompt_syntax'), 'plain') AS syntax "
+        "FROM requests WHERE campaign = ? AND client = ? "
+        "QUALIFY row_number() OVER (PARTITION BY sku ORDER BY prompt, request_id) = 1 ORDER BY sku",
         [campaign, client],
     )
-    return {row["sku"]: row["prompt"] for row in rows}
+    return {row["sku"]: plain_words(row["prompt"], row["syntax"]) for row in rows}
 
 
 def measure(

@@ -104,8 +104,12 @@ _WEIGHTS = re.compile(r'[)"]\d*\.?\d*|[("]|[+-]+(?=[\s,.)"]|$)')
 
 def without_weights(request: Request) -> str:
     """The request's prompt in plain words."""
-    plain = request.prompt_syntax == "plain"
-    return request.prompt if plain else _WEIGHTS.sub(" ", request.prompt)
+    return plain_words(request.prompt, request.prompt_syntax)
+
+
+def plain_words(prompt: str, syntax: str) -> str:
+    """A prompt of that `prompt_syntax` without its weights."""
+    return prompt if syntax == "plain" else _WEIGHTS.sub(" ", prompt)
 
 
 def _prompts(request: Request) -> list[str]:

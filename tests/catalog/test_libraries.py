@@ -537,6 +537,8 @@ def test_works_are_found_by_number_file_hash_or_holder(brand: Lake, shelf: Path)
         (["17", "gone.png"], None, ["no work '17'", "no work 'gone.png'"]),
         ([], "Acme", ["no work of 'Acme'", "rights holders: Nova AG"]),
         (["abc"], None, ["no work 'abc'"]),
+        (["~no-such-user/x.png"], None, ["no work '~no-such-user/x.png'"]),
+        (["~no-such-user"], None, ["no work '~no-such-user'"]),
     ],
 )
 def test_works_that_are_not_there_are_all_told(
@@ -720,5 +722,5 @@ def test_an_empty_library_counts_nothing(lake: Lake) -> None:
     opened.prepare(starter_clip())
     assert opened.count("protected") == 0
     assert opened.nearest_hashes(np.zeros((2, 4), np.uint64), 3, "protected") == [[], []]
-    with pytest.raises(SetupError, match="at least one `protected`"):
+    with pytest.raises(SetupError, match="'brand' has no work that counts today"):
         Similarity(starter_clip(), [opened])

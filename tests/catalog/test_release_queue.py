@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from workspace_samples import HELD, MILD, policy_named, shoot
 
+import catalog.release as release_module
 from catalog.lake import reading, writing
 from catalog.release import approve, reject
 from catalog.release_queue import release_queued
@@ -83,16 +84,15 @@ def test_a_rejected_image_is_never_queued(settings: Settings) -> None:
     assert release_queued(settings).signed == 1
 
 
+SHARP: dict[str, object] = {
+    "check": "quality",
+    "score": "sharpness",
+    "review": {"at_least": 0},
+    "approvers": ["legal"],
+}
 STRICT = policy_named(
     "strict",
-    [
-        {
-            "check": "quality",
-            "score": "sharpness",
-            "review": {"at_least": 0},
-            "approvers": ["legal"],
-        }
-    ],
+    [SHARP],
     approvals={"roles": ["brand"], "expire_after_days": 30},
 )
 
@@ -110,6 +110,37 @@ def test_an_image_that_passed_once_is_approved_with_the_file_it_has(settings: Se
     assert row["approved_until"] - datetime.now(UTC) > timedelta(days=29)
     (review,) = rows(settings, "SELECT roles, expires FROM reviews")
     assert review["roles"] == ["legal"]
+
+
+def test_an_image_whose_pixels_were_not_kept_cannot_be_approved(settings: Settings) -> None:
+    shoot(settings, HELD, [None])
+    applied(settings, STRICT)
+    assert rows(settings, "SELECT outcome, asset_state FROM images") == [
+        {"outcome": "review", "asset_state": "discarded"}
+    ]
+    with pytest.raises(InputError, match="its pixels were not kept"):
+        approve(settings, "MUG-00000", "ada", "fine")
+    assert rows(settings, "SELECT * FROM reviews") == []
+    assert reject(settings, "MUG-00000", "ada", "gone")["decision"] == "reject"
+
+
+def test_an_approval_of_a_verdict_that_is_replaced_meanwhile_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shoot(settings, STRICT, ["review"])
+    refuse = release_module._refuse
+
+    def looked_at_while_a_replay_is_applied(*arguments: Any) -> None:
+        refuse(*arguments)
+        applied(settings, policy_named("stricter", [SHARP]))
+
+    monkeypatch.setattr(release_module, "_refuse", looked_at_while_a_replay_is_applied)
+    with pytest.raises(InputError, match="another policy was applied meanwhile"):
+        approve(settings, "MUG-00000", "ada", "fine")
+    assert rows(settings, "SELECT * FROM reviews") == []
+    assert rows(settings, "SELECT state FROM assets") == [{"state": "quarantined"}]
+    assert not [file for file in (settings.root / "assets").rglob("*.*") if file.is_file()]
+    assert not list((settings.root / "staging").rglob("*.*"))
 
 
 def test_only_roles_that_the_rule_names_may_approve(settings: Settings) -> None:

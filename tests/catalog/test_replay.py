@@ -16,16 +16,18 @@ from catalog_samples import failed_of, produced_of, request_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from catalog import replay_apply
 from catalog.lake import Lake, writing
 from catalog.replay import replay
 from catalog.replay_apply import apply
 from catalog.replay_evaluate import JUDGED, evaluate
 from catalog.replay_sql import CODES
+from catalog.review import record_review
 from catalog.rows import arrow, score_row
 from catalog.write import commit_batch, record_terms, register_model
 from pipeline.errors import InputError
 from pipeline.policy_model import Policy
-from pipeline.records import Produced, Score, Verdict
+from pipeline.records import Produced, Review, Score, Signed, Verdict
 from pipeline.request import Adapter
 from pipeline.verdict import decide
 
@@ -358,8 +360,8 @@ def test_scores_of_other_weights_and_of_several_detectors_are_told(shoot: Lake) 
     assert "nsfw.unclothed of 12 images is from other weights" in " ".join(told.other_detectors)
 
 
-def test_the_images_that_matter_most_come_first(shoot: Lake) -> None:
-    delivered = request_of(6).request_id
+def deliver(lake: Lake, request_id: str) -> None:
+    """Puts an image into the pack `p1` for `Shop`."""
 
     def pack(connection: Any) -> None:
         connection.execute(
@@ -369,10 +371,15 @@ def test_the_images_that_matter_most_come_first(shoot: Lake) -> None:
         connection.execute(
             "INSERT INTO raw.pack_assets BY NAME SELECT 'p1' AS pack_id, ? AS request_id, "
             "'aa' AS asset_sha256, 'a.png' AS file",
-            [delivered],
+            [request_id],
         )
 
-    shoot.transact(pack)
+    lake.transact(pack)
+
+
+def test_the_images_that_matter_most_come_first(shoot: Lake) -> None:
+    delivered = request_of(6).request_id
+    deliver(shoot, delivered)
     told = replay(shoot, policy_of())
     assert [each.request_id for each in told.first[:3]] == [
         delivered,
@@ -385,6 +392,69 @@ def test_the_images_that_matter_most_come_first(shoot: Lake) -> None:
     (pack_told,) = told.packs
     assert (pack_told.licensee, pack_told.images) == ("Shop", 1)
     assert pack_told.rules == {"similarity.nearest": 1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "comes_back"),
+    [
+        ({"check": "nsfw", "score": "unclothed", "review": {"at_least": 0.3}}, True),
+        ({"check": "similarity", "score": "nearest", "review": {"at_least": 0.53}}, False),
+    ],
+    ids=["another rule", "the same rule"],
+)
+def test_what_was_approved_for_one_rule_and_delivered_is_told_when_another_holds_it_back(
+    shoot: Lake, rule: dict[str, Any], comes_back: bool
+) -> None:
+    approved = produced_of(3)
+    assert approved.asset and approved.verdict and approved.verdict.outcome == "review"
+    request_id = approved.request.request_id
+    record_review(
+        shoot,
+        request_id,
+        Review("ada", "approve", "no likeness", datetime.now(UTC)),
+        changed(approved.asset, state="signed"),
+        Signed(b"store", "urn:c2pa:approved", "CN=dev"),
+    )
+    deliver(shoot, request_id)
+    told = replay(shoot, policy_of(rules=[rule]))
+    if not comes_back:
+        assert told.packs == () and request_id not in {each.request_id for each in told.first}
+        return
+    first = told.first[0]
+    assert (first.request_id, first.was, first.now) == (request_id, "review", "review")
+    assert first.packs == ("p1",)
+    (pack_told,) = told.packs
+    assert (pack_told.pack_id, pack_told.images) == ("p1", 1)
+    assert pack_told.rules == {"nsfw.unclothed": 1}
+    # A change of verdict it is not.
+    assert told.changed == sum(each.was != each.now for each in told.first)
+
+
+def test_a_batch_committed_while_a_replay_is_applied_keeps_its_verdicts(
+    shoot: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = replay_apply._decide
+
+    def judged_while_a_run_commits(*arguments: Any) -> None:
+        judge(*arguments)
+        with writing(shoot.folder) as other:
+            commit_batch(other, "run-2", "b1", [produced_of(13), produced_of(14)])
+
+    monkeypatch.setattr(replay_apply, "_decide", judged_while_a_run_commits)
+    policy = policy_of()
+    told = apply(shoot, policy, replay(shoot, policy), "ada")
+    assert told.replay.judged == 12
+    late = [request_of(number).request_id for number in (13, 14)]
+    found = shoot.rows(
+        "SELECT request_id, outcome, policy, replay_id FROM verdicts "
+        "WHERE request_id IN (?, ?) ORDER BY outcome",
+        late,
+    )
+    assert [(row["outcome"], row["policy"], row["replay_id"]) for row in found] == [
+        ("block", "retail", None),
+        ("review", "retail", None),
+    ]
+    assert shoot.rows("SELECT count(*) AS n FROM raw.replayed_verdicts") == [{"n": 12}]
 
 
 def test_applied_verdicts_count_and_the_old_ones_stay(shoot: Lake) -> None:
@@ -431,9 +501,6 @@ def test_a_policy_on_its_own_scores_changes_nothing(shoot: Lake) -> None:
 
 
 def test_what_a_person_rejected_is_not_queued_for_signing(shoot: Lake) -> None:
-    from catalog.review import record_review
-    from pipeline.records import Review
-
     rejected = Review("bob", "reject", "looks like a logo", datetime.now(UTC))
     record_review(shoot, request_of(3).request_id, rejected)
     policy = policy_of()

@@ -9,8 +9,10 @@ from catalog_samples import failed_of, produced_of
 
 from catalog.approval import approved_until, may_not_approve
 from catalog.lake import Lake
+from catalog.replay import replay
+from catalog.replay_apply import apply
 from catalog.review import Approval, record_review, review_queue
-from catalog.write import commit_batch
+from catalog.write import commit_batch, register_model
 from pipeline.errors import InputError
 from pipeline.policy_model import Policy
 from pipeline.records import Asset, Produced, Reason, Review, Severity, Signed, Verdict
@@ -194,6 +196,80 @@ def test_without_roles_anybody_approves_and_without_days_for_ever() -> None:
     assert approved_until(policy, now) is None
     month = policy_of(approvals={"expire_after_days": 30})
     assert approved_until(month, now) == now + timedelta(days=30)
+
+
+def replayed(lake: Lake, one: Produced, *rules: dict[str, object]) -> None:
+    """Judges one image again, by `rules` alone."""
+    register_model(lake, name=one.request.model, revision="r1", licence="Apache-2.0", source="hub")
+    policy = policy_of(rules=list(rules), licences=["Apache-2.0"], version=f"of {len(rules)}")
+    apply(lake, policy, replay(lake, policy, f"sku = '{one.request.sku}'"), "ada")
+
+
+SAME: dict[str, object] = {
+    "check": "similarity", "score": "nearest", "review": {"at_least": 0.5},
+}  # fmt: skip
+OTHER: dict[str, object] = {
+    "check": "nsfw", "score": "unclothed", "review": {"at_least": 0.2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rules", "holds"),
+    [([SAME], True), ([OTHER], False), ([SAME, OTHER], False)],
+    ids=["the same rule", "another rule", "one more rule"],
+)
+def test_an_approval_holds_for_the_rules_that_it_was_given_for(
+    lake: Lake, waiting: Produced, rules: list[dict[str, object]], holds: bool
+) -> None:
+    request_id, files = waiting.request.request_id, signed_asset(waiting)
+    record_review(lake, request_id, review("approve"), *files)
+    replayed(lake, waiting, *rules)
+    image = f"SELECT outcome, approval_holds, cleared FROM images WHERE request_id = '{request_id}'"
+    assert lake.rows(image) == [{"outcome": "review", "approval_holds": holds, "cleared": holds}]
+    assert [row["request_id"] for row in review_queue(lake)] == [request_id] * (not holds)
+    if holds:
+        with pytest.raises(InputError, match="decided so already"):
+            record_review(lake, request_id, review("approve"), files[0])
+        return
+    record_review(lake, request_id, review("approve", "seen for this too"), files[0])
+    assert lake.rows(image) == [{"outcome": "review", "approval_holds": True, "cleared": True}]
+    assert review_queue(lake) == []
+
+
+def test_an_approval_of_before_rules_were_recorded_holds_until_a_replay(
+    lake: Lake, waiting: Produced
+) -> None:
+    request_id = waiting.request.request_id
+    record_review(lake, request_id, review("approve"), *signed_asset(waiting))
+    lake.transact(lambda connection: connection.execute("UPDATE raw.reviews SET rules = NULL"))
+    image = f"SELECT cleared FROM images WHERE request_id = '{request_id}'"
+    assert lake.rows(image) == [{"cleared": True}]
+    replayed(lake, waiting, SAME)
+    assert lake.rows(image) == [{"cleared": False}]
+
+
+def test_what_a_person_rejected_is_not_cleared_when_a_replay_passes_it(
+    lake: Lake, waiting: Produced
+) -> None:
+    request_id = waiting.request.request_id
+    record_review(lake, request_id, review("approve"), *signed_asset(waiting))
+    record_review(lake, request_id, review("reject", "withdrawn"))
+    replayed(lake, waiting)
+    (row,) = lake.rows(
+        f"SELECT outcome, asset_state, cleared FROM images WHERE request_id = '{request_id}'"
+    )
+    assert row == {"outcome": "pass", "asset_state": "signed", "cleared": False}
+
+
+def test_a_decision_on_another_policys_verdict_is_refused(lake: Lake, waiting: Produced) -> None:
+    request_id, files = waiting.request.request_id, signed_asset(waiting)
+    assert waiting.verdict
+    looked_at = Approval(["legal"], policy_digest=waiting.verdict.policy_digest)
+    replayed(lake, waiting, OTHER)
+    with pytest.raises(InputError, match="another policy was applied meanwhile"):
+        record_review(lake, request_id, review("approve"), *files, approval=looked_at)
+    assert lake.rows("SELECT * FROM reviews") == []
+    assert lake.rows("SELECT * FROM raw.assets WHERE made_by = 'review'") == []
 
 
 def policy_of(**changes: object) -> Policy:

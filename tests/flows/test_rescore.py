@@ -11,10 +11,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "catalog"))
 
+from catalog_samples import begin, produced_of, request_of
 from workspace_samples import HELD, MILD, shoot
 
 from catalog.lake import reading, writing
 from catalog.replay import replay
+from catalog.rescore import words_of_items
+from catalog.write import commit_batch
 from pipeline.settings import Settings
 from pipeline.store import path_of
 
@@ -126,3 +129,22 @@ def test_only_what_a_condition_names_is_measured(settings: Settings, rescore: Re
     shoot(settings, MILD, ["pass", "pass"])
     assert rescore("sku = 'MUG-00001'")["measured"] == 1
     assert rescore()["measured"] == 1
+
+
+def test_the_words_of_an_item_are_those_of_its_first_step(settings: Settings) -> None:
+    first = request_of(101, prompt="a white mug on a beige background")
+    made = [
+        produced_of(1, campaign="spring"),
+        produced_of(2, campaign="spring", prompt="on a pale green background", earlier=(first,)),
+        produced_of(3, campaign="spring", prompt="once more", earlier=(first, request_of(102))),
+        produced_of(4, campaign="autumn"),
+        produced_of(5, campaign="spring", client="rival"),
+    ]
+    with writing(settings.catalog) as lake:
+        begin(lake)
+        commit_batch(lake, "run-1", "b1", made)
+        assert words_of_items(lake, "spring", "acme") == {
+            "MUG-00001": "a blue mug number 1",
+            "MUG-00002": "a white mug on a beige background",
+            "MUG-00003": "a white mug on a beige background",
+        }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.plan import make_batches
+from pipeline.plan import make_batches, make_plan
 from pipeline.request import Request
+from pipeline.settings import Settings
 
 FIELDS = {
     "mode": "text-to-image", "model_revision": "r", "prompt": "a mug", "negative_prompt": "",
@@ -54,3 +56,46 @@ def test_terms_are_no_part_of_a_requests_identity(request_of: Callable[..., Requ
     for field in ("prompt", "sku", "campaign", "scheduler"):
         assert request_of(**{field: "other"}).request_id != request_of().request_id
     assert request_of(seed=1).request_id != request_of(seed=2).request_id
+
+
+POLICY = """\
+policy: plain
+version: '1'
+checks: {quality: {}}
+licences: [Apache-2.0]
+rules:
+- {check: quality, score: decodes, block: {below: 1}}
+"""
+BRIEF = """\
+campaign: spring
+client: acme
+steps: 2
+items:
+- {sku: PLAIN, prompt: a red mug on a white background}
+- sku: CHAIN
+  prompt: a white mug on a beige background
+  then:
+  - {mode: image-to-image, prompt: a white mug on a pale green background}
+- sku: WEIGHTED
+  prompt: a (glossy)1.4 blue mug
+  prompt_syntax: compel
+  then:
+  - {mode: image-to-image, prompt: soft light}
+"""
+
+
+def test_an_items_words_are_those_of_its_first_step_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "brief.yaml").write_text(BRIEF)
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    plan = make_plan(
+        Settings(workspace=tmp_path / "ws"), tmp_path / "brief.yaml", tmp_path / "policy.yaml"
+    )
+    asked = {request.sku: request.prompt for request in plan.requests}
+    assert (asked["CHAIN"], asked["WEIGHTED"]) == (
+        "a white mug on a pale green background", "soft light",
+    )  # fmt: skip
+    assert {sku: " ".join(words.split()) for sku, words in plan.words.items()} == {
+        "PLAIN": "a red mug on a white background",
+        "CHAIN": "a white mug on a beige background",
+        "WEIGHTED": "a glossy blue mug",
+    }

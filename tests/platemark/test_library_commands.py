@@ -95,6 +95,23 @@ def test_a_library_from_its_making_to_its_removals(shop: Shop) -> None:
     assert [work["title"] for work in shop.done("list", "brand")] == ["gold"]
 
 
+def test_sheets_and_caches_that_show_a_removed_work_go_with_it(shop: Shop) -> None:
+    shop.done("create", "brand")
+    shop.done("add", "brand", "works.csv", "--licence", "all rights reserved")
+    made = [
+        shop.folder / "ws" / name
+        for name in ("searches/teal.jpg", "comparisons/aa/teal.jpg", "references/brand/v.npy")
+    ]
+    for file in made:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"teal")
+    result = shop.call("remove", "brand", "17", "--reason", "sold")
+    assert result.returncode == InputError.exit_code
+    assert all(file.exists() for file in made)
+    shop.done("remove", "brand", "1", "--reason", "sold")
+    assert [file for file in made if file.exists()] == []
+
+
 def test_for_people_it_is_tables_and_lines(shop: Shop) -> None:
     shop.done("create", "brand")
     result = shop.call("add", "brand", "works.csv", "--licence", "reserved")

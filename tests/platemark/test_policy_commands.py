@@ -175,3 +175,49 @@ def test_calibrate_refuses_what_it_cannot_do(
     done = run(tmp_path, "calibrate", *arguments, "--known-bad", bad, "--known-good", good)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_fidelity_is_calibrated_on_what_each_image_was_to_show(
+    tmp_path: Path, samples: Callable[[], tuple[Path, Path]]
+) -> None:
+    bad, good = samples()
+    asked = ["calibrate", "fidelity.text", "--known-bad", bad, "--known-good", good]
+    done = run(tmp_path, *asked)
+    assert done.returncode == 2
+    assert "--words" in done.stderr and "a CSV with the columns file and words" in done.stderr
+    words = tmp_path / "words.csv"
+    things = ("a red mug", "a blue vase", "a green lamp")
+    files = [*sorted(bad.iterdir()), *sorted(good.iterdir())]
+    rows = [f"{file.name},{things[number % 3]}" for number, file in enumerate(files)]
+    words.write_text("\n".join(["file,words", *rows[1:]]))
+    done = run(tmp_path, *asked, "--words", words)
+    assert done.returncode == 2 and f"says nothing of {files[0].name}" in done.stderr
+    words.write_text("\n".join(["file,words", *rows]))
+    done = run(
+        tmp_path, *asked, "--words", words, "--review-rate", "0.2", "--block-rate", "0.1",
+        "--plot", tmp_path / "plot.png", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["errors"] == []
+    (found,) = told["scores"]
+    assert (found["score"], found["known_good"], found["known_bad"]) == ("fidelity.text", 24, 18)
+    (rule,) = yaml.safe_load(f"rules:\n{found['yaml']}")["rules"]
+    assert (rule["check"], rule["score"]) == ("fidelity", "text")
+    # A block bound that equals the review bound is left out.
+    assert 0 <= rule.get("block", rule["review"])["below"] <= rule["review"]["below"] <= 1
+
+
+@pytest.mark.parametrize("plot", ["x.jpg", "plot", "folder.png"])
+def test_a_plot_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, samples: Callable[[], tuple[Path, Path]], plot: str
+) -> None:
+    bad, good = samples()
+    (tmp_path / "folder.png").mkdir()
+    done = run(
+        tmp_path, "calibrate", "similarity", "--known-bad", bad, "--known-good", good,
+        "--plot", tmp_path / plot,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "is no PNG file to write" in done.stderr and "name a .png" in done.stderr
+    assert not (tmp_path / "workspace").exists()

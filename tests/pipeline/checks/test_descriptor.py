@@ -16,7 +16,7 @@ from check_samples import pictures
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline.checks.descriptor import load_descriptor
+from pipeline.checks.descriptor import descriptor_digest, load_descriptor
 from pipeline.checks.embed import load_clip
 from pipeline.errors import SetupError
 from pipeline.weights import weights_sha256
@@ -123,7 +123,10 @@ def test_embeddings_are_float32_of_unit_length_whatever_the_sizes(request, kind)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(together[1], descriptor.images(second[None])[0], atol=1e-5)
     assert descriptor.spec.name == "copies"
-    assert descriptor.digest == weights_sha256(descriptor.spec.source)
+    assert descriptor.digest == descriptor_digest(descriptor.spec)
+    # Of a script also the file and the size that it is given count.
+    is_weights = descriptor.digest == weights_sha256(descriptor.spec.source)
+    assert is_weights == (kind != "scripted")
 
 
 def test_what_is_no_number_is_passed_on(tmp_path):
@@ -151,6 +154,28 @@ def test_the_file_declared_is_the_one_that_is_loaded(scripted, tmp_path):
         load_descriptor(CopySpec(str(folder)), "cpu")
     named = load_descriptor(CopySpec(str(folder), "small.torchscript.pt"), "cpu")
     assert named.images(pictures(1)).shape == (1, 50)
+
+
+def test_scripts_of_one_folder_and_sizes_of_one_script_are_told_apart(scripted, tmp_path):
+    folder = tmp_path / "both"
+    shutil.copytree(scripted, folder)
+    shutil.copy(folder / "small.torchscript.pt", folder / "large.torchscript.pt")
+    small, large = "small.torchscript.pt", "large.torchscript.pt"
+    specs = [
+        CopySpec(str(folder), small),
+        CopySpec(str(folder), large),
+        CopySpec(str(folder), small, width=48),
+        CopySpec(str(folder), small, height=48),
+        # A declared hash is of the whole folder, so it does not tell them apart either.
+        CopySpec(str(folder), small, weights_sha256="ab" * 32),
+        CopySpec(str(folder), large, weights_sha256="ab" * 32),
+    ]
+    unloaded = [descriptor_digest(spec) for spec in specs]
+    assert len(set(unloaded)) == len(specs)
+    assert all(len(digest) == 64 for digest in unloaded)
+    loaded = [load_descriptor(spec, "cpu") for spec in specs[:4]]
+    assert [each.digest for each in loaded] == unloaded[:4]
+    assert [each.spec for each in loaded] == specs[:4]
 
 
 class Trap:

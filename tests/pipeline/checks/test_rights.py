@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from check_samples import RIGHTS_HEADER
 
-from pipeline.checks.rights import read_rights
+from pipeline.checks.rights import picture_names, read_rights
 from pipeline.errors import InputError
 
 
@@ -89,6 +89,29 @@ def test_all_faults_are_told_at_once_with_file_row_and_remedy(library_folder: Pa
         assert any(where in each and what in each and remedy in each for each in faults), what
     # The bell's file is missing besides.
     assert len(faults) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "work"),
+    [
+        ("license-plate.png", True),
+        ("Notice-Me.png", True),
+        ("readme.JPG", True),
+        ("LICENCE.webp", True),
+        ("readme.txt", False),
+        ("README.md", False),
+        ("LICENSE.txt", False),
+        ("LICENSE", False),
+        (".notice.png", False),
+    ],
+)
+def test_a_picture_is_a_work_whatever_its_name_and_what_tells_of_the_folder_is_none(
+    library_folder: Path, name: str, work: bool
+) -> None:
+    (library_folder / name).write_bytes(b"x")
+    assert (name in picture_names(library_folder)) == work
+    unlisted = [fault for fault in faults_of(library_folder) if f"'{name}' has no row" in fault]
+    assert len(unlisted) == work
 
 
 def test_a_link_that_leaves_the_folder_is_refused(library_folder: Path) -> None:

@@ -81,8 +81,16 @@ def test_top_matches_equal_a_full_sort_over_several_libraries(
 
 def test_without_a_protected_work_similarity_cannot_run(open_folders, tmp_path, encoder):
     library = open_folders(ours=folder_of(tmp_path / "ours", pictures(2), "own"))("ours")
-    with pytest.raises(SetupError, match=r"'ours'.*at least one `protected`"):
+    with pytest.raises(SetupError, match=r"'ours'.*none has a `protected`"):
         Similarity(encoder, [library])
+
+
+def test_an_empty_library_beside_a_full_one_is_refused(
+    open_folders, library_folder, tmp_path, encoder
+):
+    opened = open_folders(works=library_folder, rivals=folder_of(tmp_path / "rivals", []))
+    with pytest.raises(SetupError, match=r"'rivals' has no work that counts today.*similarity"):
+        Similarity(encoder, [opened("works"), opened("rivals")])
 
 
 def test_an_own_work_whose_leave_has_ended_counts(open_folders, library_folder, encoder, batch_of):

@@ -13,6 +13,8 @@ from PIL import Image
 
 from pipeline.references.sources import read_sources
 
+STRANGER = "~no-such-user"
+"""A home folder of nobody."""
 OURS = {"role": "own", "rights_holder": "Us", "licence": "own work"}
 
 
@@ -106,6 +108,8 @@ def test_a_folder_with_a_table_is_read_by_it(place: Path) -> None:
         ("path,role,role\nc.png,own,own\n", ["'role' stands twice"]),
         ("path,expires\nc.png,31.12.27\nc.png,\n,\n", ["line 2, expires", "is no day"]),
         ("path\nc.png\n\npictures\n", ["line 4, file", "'pictures' is missing"]),
+        (f"path\n{STRANGER}/x.png\n", ["line 2, file", f"'{STRANGER}/x.png' is missing"]),
+        (f"path\nc.png\n{STRANGER}\n", ["line 3, file", f"'{STRANGER}' is missing"]),
     ],
 )
 def test_all_faults_of_a_table_are_told_with_their_lines(
@@ -124,6 +128,31 @@ def test_faults_of_all_sources_are_told_at_once(place: Path) -> None:
     assert len(faults) == 4
     for each in ("gone.png", "nowhere.png", "works.docx", "none"):
         assert any(each in fault for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (f"{STRANGER}/x.png", f"'{STRANGER}/x.png' is missing"),
+        (f"{STRANGER}/works.csv", "works.csv"),
+        (f"{STRANGER}/works", "no source of works"),
+        (STRANGER, "no source of works"),
+    ],
+)
+def test_a_home_of_nobody_is_a_fault_and_no_crash(source: str, said: str) -> None:
+    works, faults = read(Path(source), **OURS)
+    assert works == [] and len(faults) == 1
+    assert said in faults[0].replace(str(Path.cwd()) + "/", "")
+
+
+def test_a_home_folder_is_written_as_everywhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    (place / "works.csv").write_text("path\n~/pictures/a.png\n")
+    works, faults = read(Path("~/works.csv"), Path("~/c.png"), **OURS)
+    assert faults == []
+    assert [work.path for work in works] == [place / "pictures/a.png", place / "c.png"]
 
 
 def test_a_broken_parquet_file_is_a_fault(place: Path) -> None:
