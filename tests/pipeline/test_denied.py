@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipeline.denied import denied_in, denied_words, read_names
@@ -191,6 +191,8 @@ def test_a_denied_name_is_found_in_any_disguise(
 
 @given(names, st.text(alphabet="abcxyzé", min_size=1, max_size=3), st.booleans())
 def test_a_name_inside_a_longer_word_is_not_found(name: str, more: str, front: bool) -> None:
+    # A digit at the name's edge parts it from letters, as digits beside a name do.
+    assume(name[0 if front else -1].isalpha())
     word = f"{more}{name}" if front else f"{name}{more}"
     assert denied_words((name,), f"a {word} b") == []
 
