@@ -160,6 +160,23 @@ def quarantined(settings: Settings, url: str, sha256: str) -> bytes:
     return data
 
 
+def signed_asset(
+    settings: Settings, sealed: Sealed, width: int, height: int, pixels_sha256: str
+) -> Asset:
+    """A sealed file, staged: the asset that it becomes once it is recorded and placed."""
+    sha256, url = stage(settings, "assets", sealed.data, sealed.mime)
+    return Asset(
+        sha256=sha256,
+        state="signed",
+        url=url,
+        mime=sealed.mime,
+        width=width,
+        height=height,
+        size=len(sealed.data),
+        pixels_sha256=pixels_sha256,
+    )
+
+
 def _catalogued(
     settings: Settings,
     lake: Lake,
@@ -169,24 +186,14 @@ def _catalogued(
     held: Mapping[str, Any],
     approval: Approval,
 ) -> Asset:
-    sha256, url = stage(settings, "assets", sealed.data, sealed.mime)
-    asset = Asset(
-        sha256=sha256,
-        state="signed",
-        url=url,
-        mime=sealed.mime,
-        width=held["width"],
-        height=held["height"],
-        size=len(sealed.data),
-        pixels_sha256=held["pixels_sha256"],
-    )
+    asset = signed_asset(settings, sealed, held["width"], held["height"], held["pixels_sha256"])
     flush_staging(settings)
     try:
         record_review(lake, request_id, review, asset, sealed.signed, approval)
     except BaseException:
-        drop_staged(settings, url)
+        drop_staged(settings, str(asset.url))
         raise
-    place(settings, [url])
+    place(settings, [str(asset.url)])
     return asset
 
 

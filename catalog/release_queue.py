@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake, reading, writing
-from catalog.release import model_of, quarantined, request_of, verdict_of
+from catalog.release import model_of, quarantined, request_of, signed_asset, verdict_of
 from catalog.replay import named
 from catalog.rows import arrow, asset_row, manifest_row, text_table
 from catalog.write import insert_table
@@ -30,7 +30,7 @@ from pipeline.policy import policy_from_text
 from pipeline.records import Asset, Signed
 from pipeline.seal import Sealed, seal
 from pipeline.settings import Settings
-from pipeline.store import drop_staged, flush_staging, place, stage
+from pipeline.store import drop_staged, flush_staging, place
 
 if TYPE_CHECKING:
     import duckdb
@@ -140,17 +140,8 @@ def _one(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> NotS
         told = isinstance(error, PlatemarkError)
         said = str(error) if told else f"{type(error).__name__}: {error}"
         return NotSigned(row["request_id"], row["sku"], row["index"], said)
-    sha256, url = stage(settings, "assets", sealed.data, sealed.mime)
-    asset = Asset(
-        sha256=sha256,
-        state="signed",
-        url=url,
-        mime=sealed.mime,
-        width=row["held_width"],
-        height=row["held_height"],
-        size=len(sealed.data),
-        pixels_sha256=row["pixels_sha256"],
-    )
+    size = row["held_width"], row["held_height"]
+    asset = signed_asset(settings, sealed, *size, row["pixels_sha256"])
     return asset, sealed.signed, row
 
 

@@ -17,6 +17,8 @@ from pipeline.errors import PlatemarkError
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""How files of these formats are called, in lower case."""
 
 RgbImage = NDArray[np.uint8]
 """uint8 [height, width, 3], sRGB values as stored, top row first."""

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.checks.protocol import Check, ImageBatch, run_checks
-from pipeline.images import ImageRefused, RgbImage, decode_limited
+from pipeline.images import SUFFIXES, ImageRefused, RgbImage, decode_limited
 from pipeline.records import Score
 from pipeline.request import Request
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _AT_ONCE = 16
 
 

@@ -43,6 +43,15 @@ def pdq(luma: NDArray[np.float32]) -> tuple[Hashes, NDArray[np.int64]]:
     return packed, _quality(small)
 
 
+def luma_of(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """ITU-R BT.601 luma in 0..255, float32 [...], of RGB [..., 3]: what PDQ is defined on."""
+    red, green, blue = (images[..., channel] for channel in range(3))
+    luma: NDArray[np.float32] = (
+        red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+    )
+    return luma
+
+
 def pdq_hex(bits: NDArray[np.uint64]) -> str:
     """One hash, uint64 [4], as the 64 hex digits that other PDQ tools write."""
     return "".join(f"{int(word):016x}" for word in bits)

@@ -16,13 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checks.pdq import RELIABLE_QUALITY, pdq, pdq_hex
+from pipeline.checks.pdq import RELIABLE_QUALITY, luma_of, pdq, pdq_hex
 from pipeline.records import Score
 from pipeline.request import Request
-
-_LUMA = np.float32(0.299), np.float32(0.587), np.float32(0.114)
-"""ITU-R BT.601, the luma that PDQ is defined on."""
-
 
 Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 """uint8 [N, H, W, 3] RGB, or a list of [H, W, 3] of any sizes."""
@@ -86,9 +82,7 @@ class ImageBatch:
     @cached_property
     def luma(self) -> NDArray[np.float32]:
         """BT.601 luma, float32 [N, H, W], in 0..255."""
-        red, green, blue = (self.images[..., channel] for channel in range(3))
-        luma: NDArray[np.float32] = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
-        return luma
+        return luma_of(self.images)
 
     @cached_property
     def pixels_sha256(self) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ from typing import Any
 
 from pipeline.brief_table import strange_character
 from pipeline.errors import Fault, InputError
+from pipeline.images import SUFFIXES
 
 RIGHTS = "rights.csv"
 COLUMNS = ("file", "title", "rights_holder", "licence", "role", "note")
 OPTIONAL = ("expires",)
 ROLES = ("protected", "own")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _UNLISTED = (RIGHTS, "readme", "license", "licence", "notice")
 """Names (beginnings, lower case) of files that need no row, pictures aside; hidden files need none
 either."""
@@ -202,7 +202,7 @@ def unlisted(folder: Path, listed: Mapping[str, int]) -> list[Fault]:
 
 
 def _is_about(file: Path) -> bool:
-    return file.name.lower().startswith(_UNLISTED) and file.suffix.lower() not in PICTURES
+    return file.name.lower().startswith(_UNLISTED) and file.suffix.lower() not in SUFFIXES
 
 
 def picture_names(folder: Path) -> list[str]:

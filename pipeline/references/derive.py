@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.checks.pdq import pdq
+from pipeline.checks.pdq import luma_of, pdq
 from pipeline.images import RgbImage, decode_limited, read_limited
 
 SIDE = 192
@@ -51,10 +51,7 @@ def derived_of(data: bytes) -> Derived:
 
 def pdq_of(picture: RgbImage) -> tuple[NDArray[np.uint64], int]:
     """PDQ hash uint64 [4] and quality 0..100, exactly as images are hashed when checked."""
-    red, green, blue = (picture[..., channel] for channel in range(3))
-    # ITU-R BT.601, the luma that PDQ is defined on.
-    luma = red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
-    hashes, quality = pdq(luma[None])
+    hashes, quality = pdq(luma_of(picture[None]))
     return hashes[0], int(quality[0])
 
 

@@ -13,7 +13,6 @@ from pipeline.brief_table import Row, read_table
 from pipeline.checks.rights import (
     COLUMNS,
     OPTIONAL,
-    PICTURES,
     RIGHTS,
     Listed,
     listed_work,
@@ -21,6 +20,7 @@ from pipeline.checks.rights import (
     read_rights,
 )
 from pipeline.errors import Fault, InputError
+from pipeline.images import SUFFIXES
 
 TABLES = (".csv", ".tsv", ".parquet")
 _PATHS = ("file", "path")
@@ -45,7 +45,7 @@ def read_sources(
             found = _pictures(place, picture_names(place), defaults)
         elif place.suffix.lower() in TABLES:
             found = _table(place, defaults)
-        elif place.suffix.lower() in PICTURES:
+        elif place.suffix.lower() in SUFFIXES:
             found = _pictures(place.parent, [place.name], defaults)
         else:
             remedy = f"name a folder, a table ({', '.join(TABLES)}) or a picture"
