@@ -9,7 +9,7 @@ demo: .venv/studio  ## the main job, from a brief to an exported pack
 	$(BIN)/platemark demo
 
 test: .venv/dev lint tests/c2pa_ts/node_modules  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # A C2PA reader that shares no code with ours; without npm its tests say that they were not run.
 tests/c2pa_ts/node_modules: tests/c2pa_ts/package.json

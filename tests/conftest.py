@@ -15,6 +15,9 @@ for name in [name for name in os.environ if name.startswith(("PLATEMARK_", "PREF
     del os.environ[name]
 _HOME = tempfile.mkdtemp(prefix="platemark-tests-")
 Path(_HOME, "empty.toml").touch()
+# Before anything imports torch: workers that run side by side would fight for the cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PLATEMARK_CONFIG"] = f"{_HOME}/empty.toml"
 os.environ["PREFECT_HOME"] = f"{_HOME}/prefect"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -116,9 +117,9 @@ def one(engine: Diffusers, request: Request) -> RgbImage:
     return image
 
 
-def assert_alike(image: RgbImage, other: RgbImage) -> None:
-    """Equal but for rounding: by two of 255 levels at most."""
-    assert np.abs(image.astype(int) - other).max() <= 2
+def assert_alike(image: RgbImage, other: RgbImage, levels: int = 2) -> None:
+    """Equal but for rounding: by so many of 255 levels at most."""
+    assert np.abs(image.astype(int) - other).max() <= levels
 
 
 # What each mode takes, for a first and a second request.
@@ -321,7 +322,11 @@ def test_a_model_is_let_go_of_before_the_next_is_loaded(
     one(engine, weighted)
     unet = weakref.ref(engine._loader.pipeline(weighted).unet)
     one(engine, ask("sdxl"))
-    gc.collect()
+    # A collection does nothing while another thread's is under way.
+    deadline = time.monotonic() + 10
+    while unet() is not None and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.05)
     assert unet() is None
 
 
@@ -639,7 +644,8 @@ def test_weighted_prompts(name: str, ask: Ask, make: Make) -> None:
     alone = [make(each).images[0] for each in weighted]
     assert not np.array_equal(alone[0], alone[1])
     assert not np.array_equal(alone[0], alone[2])
-    assert_alike(alone[1], make(plain).images[0])
+    # The prompt is embedded another way, and random weights enlarge what rounds differently.
+    assert_alike(alone[1], make(plain).images[0], levels=8)
     assert np.array_equal(make(weighted[3], weighted[0]).images, [alone[3], alone[0]])
     assert np.array_equal(make(*weighted[1:]).images, alone[1:])
 
