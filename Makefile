@@ -31,6 +31,10 @@ bench: .venv/studio  ## side-by-side measurements
 	$(BIN)/python -m bench.copying
 	$(BIN)/python bench/references.py
 	$(BIN)/python bench/replay.py
+	$(BIN)/python bench/ledger.py
+	$(BIN)/python -m bench.recovery
+	$(BIN)/python -m bench.verify
+	$(BIN)/python -m bench.fuzz
 
 clean:
 	rm -rf .venv workspace

@@ -1,10 +1,10 @@
 """Times a replay over 10,000,000 stored score sets: python bench/replay.py [--count N]
 
-Beside it a query written by hand for the same question on the same tables: how many verdicts change
+Beside it a query written by hand for the same question on the same table: how many verdicts change
 under this one policy, which way, by campaign. Written by hand it trusts the tables: no request
-tried twice, no score missing, no NaN, all licences allowed. Eight scores an image, written in SQL
-into a real lake in a temporary folder. Each runs in a process of its own, so that its peak memory
-is its own; both must count the same.
+measured again, no score missing, no NaN, all licences allowed, no verdict replayed. Eight scores an
+image, in a catalog that bench/large_catalog.py fills in a temporary folder. Each runs in a process
+of its own, so that its peak memory is its own; both must count the same.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from catalog.lake import attached, writing  # noqa: E402
+from bench.large_catalog import build  # noqa: E402
+from catalog.lake import attached  # noqa: E402
 from catalog.metadata import metadata_copy  # noqa: E402
 from catalog.replay import replay  # noqa: E402
-from catalog.write import register_model  # noqa: E402
 from pipeline.policy import policy_from_text  # noqa: E402
 
 POLICY = """
@@ -46,58 +46,24 @@ licences: [Apache-2.0]
 prompts: {deny: [logo, trademark]}
 """
 
-_ATTEMPT = (
-    "printf('%014x', 1700000000000000 + (i // 64) * 1000000) "
-    "|| substr(md5((i // 64)::VARCHAR), 1, 16)"
-)
-_UNIFORM = "((hash(i, {}) >> 11)::DOUBLE / 9007199254740992)"
-SCORES = {
-    ("nsfw", "concept"): f"0.9 * {_UNIFORM.format(0)} ** 3",
-    ("similarity", "nearest"): f"0.4 + 0.5 * {_UNIFORM.format(1)} ** 4",
-    ("duplicates", "exact"): f"({_UNIFORM.format(2)} < 0.002)::INT",
-    ("duplicates", "near"): f"floor(30 + 220 * {_UNIFORM.format(3)})",
-    ("quality", "sharpness"): f"0.02 + {_UNIFORM.format(4)}",
-    ("quality", "contrast"): f"0.05 + {_UNIFORM.format(5)}",
-    ("quality", "decodes"): "1.0",
-    ("copying", "descriptor@logos"): f"0.8 * {_UNIFORM.format(6)} ** 3",
-}
-"""Values by name; most pass."""
-
 BY_HAND = """
-WITH facts AS (
-    SELECT request_id,
-           max(value) FILTER (check_name = 'nsfw') AS nsfw,
-           max(value) FILTER (check_name = 'copying') AS copying,
-           bool_or(check_name = 'duplicates' AND name = 'exact' OR name = 'decodes') AS blocks,
-           bool_or(check_name = 'similarity' OR name = 'near') AS reviews,
-           bool_or(name = 'contrast') AS contrast
-    FROM raw.scores
-    WHERE (check_name = 'nsfw' AND name = 'concept' AND value >= 0.6)
-       OR (check_name = 'similarity' AND name = 'nearest' AND value >= 0.88)
-       OR (check_name = 'duplicates' AND name = 'exact' AND value >= 1)
-       OR (check_name = 'duplicates' AND name = 'near' AND value < 32)
-       OR (check_name = 'quality' AND name = 'decodes' AND value < 1)
-       OR (check_name = 'quality' AND name = 'contrast' AND value < 0.06)
-       OR (check_name = 'copying' AND name = 'descriptor@logos' AND value >= 0.6)
-    GROUP BY request_id),
-before AS (
-    SELECT request_id, CASE outcome WHEN 'block' THEN 2 ELSE 1 END AS was FROM raw.verdicts
-    WHERE outcome <> 'pass'),
-denied AS (
-    SELECT request_id FROM raw.requests
-    WHERE regexp_matches(lower(prompt), '\\b(logo|trademark)\\b')),
+WITH scored AS (
+    SELECT request_id, request_key, attempt, campaign, terms, prompt,
+           CASE outcome WHEN 'block' THEN 2 WHEN 'review' THEN 1 ELSE 0 END AS was,
+           "values"[1] AS nsfw, "values"[2] AS nearest, "values"[3] AS exact, "values"[4] AS near,
+           "values"[6] AS contrast, "values"[7] AS decodes, "values"[8] AS copying
+    FROM raw.images ANTI JOIN raw.superseded_attempts USING (request_key, attempt)
+    WHERE state = 'done'),
 judged AS (
-    SELECT request_id, coalesce(was, 0) AS was,
-           CASE WHEN d.request_id IS NOT NULL OR blocks OR nsfw >= 0.87
-                     OR (nsfw >= 0.6 AND copying >= 0.6) THEN 2
-                WHEN reviews OR nsfw >= 0.8 OR copying >= 0.78 THEN 1 ELSE 0 END AS now, contrast
-    FROM facts FULL JOIN before USING (request_id) FULL JOIN denied AS d USING (request_id))
-SELECT campaign, was, now, count(*) AS images FROM (
-    SELECT campaign, was, CASE WHEN now = 0 AND contrast
-                               AND list_has_any(CAST(terms -> '$.channels' AS VARCHAR[]),
-                                                ['amazon', 'any']) THEN 1 ELSE now END AS now
-    FROM judged JOIN raw.requests USING (request_id))
-WHERE was <> now GROUP BY ALL
+    SELECT campaign, was,
+           CASE WHEN regexp_matches(lower(prompt), '\\b(logo|trademark)\\b') OR exact >= 1
+                     OR decodes < 1 OR nsfw >= 0.87 OR (nsfw >= 0.6 AND copying >= 0.6) THEN 2
+                WHEN nearest >= 0.88 OR near < 32 OR nsfw >= 0.8 OR copying >= 0.78 THEN 1
+                WHEN contrast < 0.06 AND list_has_any(CAST(terms -> '$.channels' AS VARCHAR[]),
+                                                      ['amazon', 'any']) THEN 1
+                ELSE 0 END AS now
+    FROM scored)
+SELECT campaign, was, now, count(*) AS images FROM judged WHERE was <> now GROUP BY ALL
 """
 
 
@@ -152,70 +118,6 @@ def ask(way: str, folder: Path) -> dict[str, float]:
             "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             "changed": changed,
         }
-
-
-def build(folder: Path, count: int) -> None:
-    """A lake of `count` images: requests, scores, verdicts (3 % blocked, 5 % in review), files."""
-    items = ", ".join(
-        f"{{'check': '{check}', 'name': '{name}', 'value': ({value})::DOUBLE}}"
-        for (check, name), value in SCORES.items()
-    )
-    with writing(folder) as lake, lake.alone() as connection:
-        connection.execute("SET threads = 2")
-        connection.execute(
-            f"""
-            INSERT INTO raw.requests BY NAME
-            SELECT sha256(i::VARCHAR) AS request_id, {_ATTEMPT} AS attempt,
-                   'run-' || (i // 100000) AS run_id, md5((i // 64)::VARCHAR) AS batch_id,
-                   'done' AS state,
-                   TIMESTAMPTZ '2026-01-01' + INTERVAL 1 SECOND * (i // 64) AS recorded_at,
-                   'SKU-' || (i // 4) AS sku, i % 4 AS "index",
-                   'campaign-' || (i // 50000) AS campaign, 'acme' AS client,
-                   'text-to-image' AS mode, 'starter' AS model, 'r1' AS model_revision,
-                   'a ' || ['red', 'blue', 'green'][1 + i % 3] || ' mug number ' || (i // 100)
-                       AS prompt,
-                   sha256((i // 100)::VARCHAR) AS prompt_sha256, '' AS negative_prompt,
-                   i AS seed, 512 AS width, 512 AS height, 20 AS steps, 3.0 AS guidance,
-                   'ddim' AS scheduler,
-                   CASE WHEN i % 3 = 0 THEN '{{"id":"t","channels":["web","print"]}}'
-                        ELSE '{{"id":"a","channels":["amazon"]}}' END AS terms, 't' AS terms_id
-            FROM range({count}) AS t(i)
-            """
-        )
-        connection.execute(
-            f"""
-            INSERT INTO raw.scores BY NAME
-            SELECT request_id, attempt, s."check" AS check_name, s.name, s.value,
-                   '{{"detector":"x","revision":"1"}}' AS evidence, s."check" AS detector,
-                   CASE WHEN s."check" IN ('nsfw', 'similarity') THEN sha256('weights')
-                        ELSE '1' END AS revision
-            FROM (SELECT sha256(i::VARCHAR) AS request_id, {_ATTEMPT} AS attempt,
-                         unnest([{items}]) AS s FROM range({count}) AS t(i))
-            """
-        )
-        connection.execute(
-            """
-            INSERT INTO raw.verdicts BY NAME
-            SELECT request_id, attempt, CASE WHEN h < 3 THEN 'block' WHEN h < 8 THEN 'review'
-                   ELSE 'pass' END AS outcome, 'retail' AS policy, '1' AS policy_version,
-                   'aa' AS policy_digest, recorded_at AS decided_at
-            FROM (SELECT request_id, attempt, recorded_at, hash(request_id) % 100 AS h
-                  FROM raw.requests)
-            """
-        )
-        connection.execute(
-            """
-            INSERT INTO raw.assets BY NAME
-            SELECT request_id, attempt, 'run' AS made_by, sha256(request_id) AS sha256,
-                   CASE WHEN hash(request_id) % 100 < 8 THEN 'quarantined'
-                        ELSE 'signed' END AS state,
-                   'assets/xx' AS url, 'image/png' AS mime, 512 AS width, 512 AS height,
-                   1000 AS size, sha256(request_id) AS pixels_sha256, recorded_at
-            FROM raw.requests
-            """
-        )
-    with writing(folder) as lake:
-        register_model(lake, name="starter", revision="r1", licence="Apache-2.0", source="hub")
 
 
 if __name__ == "__main__":

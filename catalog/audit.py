@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from catalog.faults import setup_error
-from catalog.guard import one_select, wrong_sql
-from catalog.lake import DATA, attached
-from catalog.metadata import metadata_copy
+from catalog.isolated import Answer, Limits, Value, isolated, plan, select
 from pipeline.errors import Fault, InputError
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
+__all__ = [
+    "Answer",
+    "Explained",
+    "Limits",
+    "Parameter",
+    "Question",
+    "Value",
+    "ask",
+    "ask_sql",
+    "explain",
+    "explain_sql",
+    "isolated",
+    "questions",
+    "select",
+]
 
 QUESTIONS = Path(__file__).parent / "questions"
 _PARAMETER = re.compile(r"-- \$(?P<name>\w+)(?: = (?P<default>[^:]+?))?: (?P<about>.+)")
-_CHUNK_ROWS = 20_000
-
-Value = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -54,27 +58,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The rows of an audit. `types` are DuckDB's names of the columns' types, in their order."""
+class Explained:
+    """The SQL of an audit with its parameters in it, which --sql takes as it is; DuckDB's plan."""
 
-    table: pa.Table
-    types: tuple[str, ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns' names."""
-        return tuple(self.table.column_names)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one audit may use; DuckDB writes nothing to disk for it."""
-
-    seconds: float = 60.0
-    memory: str = "1GB"
-    threads: int = 2
-    rows: int = 5_000_000
-    megabytes: int = 1024
+    sql: str
+    plan: str | None
 
 
 @cache
@@ -88,110 +76,82 @@ def ask(
     name: str,
     arguments: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    as_of: datetime | None = None,
 ) -> Answer:
     """Answers a named question over the catalog in `folder`; arguments come as text.
 
-    Raises InputError for an unknown question and for missing, unknown or ill-typed arguments.
+    `as_of` (aware): of the catalog as it was at that moment. Raises InputError for an unknown
+    question, for missing, unknown or ill-typed arguments, and for a moment that is not kept.
     """
+    question = _named(name)
+    values, limits = _arguments(question, arguments or {}), limits or Limits()
+    with isolated(folder, limits, as_of) as connection:
+        return select(connection, question.sql, values, limits, folder)
+
+
+def ask_sql(
+    folder: Path, sql: str, limits: Limits | None = None, as_of: datetime | None = None
+) -> Answer:
+    """Answers one SELECT that anybody may have typed, over the catalog in `folder`.
+
+    It runs in a process of its own. Raises InputError when it is not one SELECT over the catalog,
+    is wrong, takes longer than the limits allow or returns more; nothing is ever cut off silently.
+    """
+    from catalog.sandbox import answered_apart
+
+    return answered_apart(folder, sql, limits or Limits(), as_of)
+
+
+def explain(
+    folder: Path,
+    name: str,
+    arguments: Mapping[str, str] | None = None,
+    *,
+    planned: bool = False,
+    as_of: datetime | None = None,
+) -> Explained:
+    """The SQL that a named question runs with these arguments; with `planned` DuckDB's plan too.
+
+    Raises what `ask` raises; only a plan needs a catalog.
+    """
+    question, limits = _named(name), Limits()
+    values = _arguments(question, arguments or {})
+    if not planned:
+        return Explained(_filled_in(question, values), None)
+    with isolated(folder, limits, as_of) as connection:
+        told = plan(connection, question.sql, values, limits, folder)
+    return Explained(_filled_in(question, values), told)
+
+
+def explain_sql(folder: Path, sql: str, as_of: datetime | None = None) -> Explained:
+    """The same for a SELECT that somebody typed. Raises what `ask_sql` raises; nothing is run."""
+    from catalog.sandbox import planned_apart
+
+    return Explained(sql, planned_apart(folder, sql, Limits(), as_of))
+
+
+def _named(name: str) -> Question:
     question = questions().get(name)
     if question is None:
         fault = Fault("there is no such question", remedy=f"one of: {', '.join(questions())}")
         raise InputError(f"audit {name}", [fault])
-    return _answer(folder, question.sql, _arguments(question, arguments or {}), limits)
+    return question
 
 
-def ask_sql(folder: Path, sql: str, limits: Limits | None = None) -> Answer:
-    """Answers one SELECT that anybody may have typed, over the catalog in `folder`.
-
-    Raises InputError when it is not one SELECT over the catalog, is wrong, takes longer than the
-    limits allow or returns more; nothing is ever cut off silently.
-    """
-    return _answer(folder, sql, {}, limits)
-
-
-@contextmanager
-def isolated(folder: Path, limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB that sees the catalog as it is now, and no file, network, secret or setting."""
-    config = {
-        "memory_limit": limits.memory,
-        "threads": limits.threads,
-        "temp_directory": "",
-        "autoload_known_extensions": False,
-        "allow_community_extensions": False,
-        "allow_persistent_secrets": False,
-    }
-    with (
-        metadata_copy(folder) as copy,
-        attached(copy, folder, read_only=True, **config) as connection,
-    ):
-        data = str(folder / DATA).replace("'", "''")
-        connection.execute(f"SET allowed_directories = ['{data}/']")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        yield connection
+def _filled_in(question: Question, values: Mapping[str, Value]) -> str:
+    """The question's SQL with each `$name` replaced by its value as a literal of SQL."""
+    lines = [line for line in question.sql.splitlines() if not _PARAMETER.fullmatch(line)]
+    sql = "\n".join(lines)
+    if not values:
+        return sql
+    names = "|".join(map(re.escape, values))
+    return re.sub(rf"\$({names})\b", lambda found: _literal(values[found[1]]), sql)
 
 
-def select(
-    connection: duckdb.DuckDBPyConnection,
-    sql: str,
-    parameters: Mapping[str, Value],
-    limits: Limits,
-    folder: Path,
-) -> Answer:
-    """Checks and runs one SELECT on an isolated connection, within the limits."""
-    import duckdb
-    import pyarrow as pa
-
-    statement = one_select(connection, sql)
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        connection.interrupt()
-
-    timer = threading.Timer(limits.seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        result = connection.execute(statement, dict(parameters) or None)
-        types = tuple(str(column[1]) for column in result.description or ())
-        return Answer(_within(result.to_arrow_reader(_CHUNK_ROWS), limits), types)
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        if late.is_set():
-            raise _too_much(f"it took longer than {limits.seconds:g} s") from error
-        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in str(error):
-            raise _too_much(f"it needs more memory than {limits.memory}") from error
-        raise setup_error(error, folder) or wrong_sql(error) from error
-    finally:
-        timer.cancel()
-
-
-def _answer(
-    folder: Path, sql: str, parameters: Mapping[str, Value], limits: Limits | None
-) -> Answer:
-    limits = limits or Limits()
-    with isolated(folder, limits) as connection:
-        return select(connection, sql, parameters, limits, folder)
-
-
-def _within(reader: pa.RecordBatchReader, limits: Limits) -> pa.Table:
-    import pyarrow as pa
-
-    batches: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in reader:
-        rows += batch.num_rows
-        size += batch.nbytes
-        if rows > limits.rows:
-            raise _too_much(f"it returns more than {limits.rows:,} rows")
-        if size > limits.megabytes * 2**20:
-            raise _too_much(f"it returns more than {limits.megabytes:,} MiB")
-        batches.append(batch)
-    return pa.Table.from_batches(batches, reader.schema)
-
-
-def _too_much(what: str) -> InputError:
-    return InputError("SQL", [Fault(what, remedy="ask for less: WHERE, GROUP BY or LIMIT")])
+def _literal(value: Value) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "NULL" if value is None else repr(value)
 
 
 def _question(path: Path) -> Question:

@@ -2,69 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
-
-from catalog.pack import NothingToExport, Pack, export_pack
+from catalog.channel import load_channel
+from catalog.fitting import Fit
+from catalog.lake import reading, writing
+from catalog.ledger import place_of
+from catalog.ledger_checkpoints import write_checkpoint
+from catalog.ledger_notes import verifier_in
+from catalog.ledger_proof import inclusion_proofs
+from catalog.pack import Files, NothingToExport, Pack, Row, export_pack
+from catalog.pack_plan import Asked, Plan, look_into_files, plan_pack
+from catalog.renditions import prepare_renditions
 from catalog.selection import EVERYTHING, own_terms, without_terms
-from pipeline.brief_table import decode_text, load_yaml
+from catalog.verifications import record_verifications
+from catalog.verified import proven_by_hash
+from pipeline.brief_table import read_table
 from pipeline.errors import Fault, InputError
-from pipeline.keys import trust_anchors
+from pipeline.keys import signing_identity, trust_anchors
+from pipeline.licences import load_licences
+from pipeline.request import canonical_json
 from pipeline.settings import Settings
 from pipeline.store import MIMES, path_of
 from pipeline.terms import UsageTerms
-from pipeline.verify import verify_signature
+from pipeline.terms_file import read_terms
+from pipeline.verify import Report, verify_signature
+
+_MANY = 500
+"""From so many files to be read in full on, and three cores, processes read them: inside one
+process the C2PA library gains no more than two or three times."""
 
 
 def export(
     settings: Settings,
-    out: Path,
+    out: Path | str,
     where: str = EVERYTHING,
     terms: str | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    channel: str = "plain",
+    items: Path | None = None,
+    values: Mapping[str, str] | None = None,
 ) -> Pack:
-    """Write the pack `out` from the images that `where` names, under `terms`.
+    """Write the pack `out` from the images that `where` names, under `terms`, for `channel`.
 
     `terms` is a YAML file or the id of terms that some of these images have; without it the
-    images' own, if all that are cleared have the same. Raises as export_pack does, and InputError
-    for unusable terms.
+    images' own, if all that are cleared have the same. `channel` is a shipped name or a YAML file,
+    `items` a table with a column `sku` for its feed, `values` what its templates need besides.
+    Raises as export_pack does, and InputError for unusable terms or tables.
     """
+    asked = _asked(settings, where, terms, channel, items, values)
+    with _files(settings) as files:
+        pack = export_pack(
+            settings.catalog,
+            out,
+            asked.terms,
+            files,
+            where=where,
+            channel=asked.channel,
+            items=asked.items,
+            values=asked.values,
+            licences=asked.licences,
+            today=asked.today,
+            progress=progress,
+        )
+    with writing(settings.catalog) as lake:
+        occasion = f"export {pack.pack_id}"
+        write_checkpoint(lake, place_of(settings), occasion, settings.ledger_witnesses)
+    return pack
+
+
+def dry_run(
+    settings: Settings,
+    where: str = EVERYTHING,
+    terms: str | None = None,
+    *,
+    channel: str = "plain",
+    items: Path | None = None,
+    values: Mapping[str, str] | None = None,
+) -> Plan:
+    """What `export` would write: what fits, as it is or as a rendition, and what does not and why.
+
+    Reads files where a rule needs it; writes nothing. Raises as `export` does.
+    """
+    asked = _asked(settings, where, terms, channel, items, values)
+    plan = plan_pack(settings.catalog, asked)
+    return look_into_files(plan, asked, lambda url: path_of(settings, url))
+
+
+def _asked(
+    settings: Settings,
+    where: str,
+    terms: str | None,
+    channel: str,
+    items: Path | None,
+    values: Mapping[str, str] | None,
+) -> Asked:
+    read = load_channel(channel)
     if terms is not None and _is_file(terms):
-        granted = _read_terms(Path(terms))
+        granted = read_terms(Path(terms))
     else:
         granted = _catalogued_terms(settings.catalog, where, terms)
+    table = _read_items(items) if items else {}
+    licences = load_licences(settings.licences)
+    return Asked(where, granted, read, datetime.now(UTC).date(), table, values or {}, licences)
+
+
+@contextmanager
+def _files(settings: Settings) -> Iterator[Files]:
     anchors = trust_anchors(settings)
-    return export_pack(
-        settings.catalog,
-        out,
-        granted,
-        verify=lambda path: verify_signature(path, MIMES[path.suffix], anchors),
-        locate=lambda url: path_of(settings, url),
-        where=where,
-        progress=progress,
-    )
+    locate = partial(path_of, settings)
+    verify: Callable[[Path], Report] = partial(_verify, anchors)
+    pools: list[ProcessPoolExecutor] = []
+    reports: list[Report] = []
+
+    def proven(rows: Sequence[Row]) -> set[str]:
+        with reading(settings.catalog) as lake:
+            found = proven_by_hash(lake, rows, verify, locate)
+        cores = os.cpu_count() or 1
+        if len(rows) - len(found) >= _MANY and cores > 2:
+            pools.append(ProcessPoolExecutor(min(8, cores), mp_context=get_context("spawn")))
+        return found
+
+    def verified(path: Path) -> Report:
+        report = pools[0].submit(_verify, anchors, path).result() if pools else verify(path)
+        reports.append(report)
+        return report
+
+    def prepare(fits: Sequence[Fit]) -> dict[str, Mapping[str, Any] | str]:
+        if not any(each.recipe for each in fits):
+            return {}
+        return prepare_renditions(settings, fits, signing_identity(settings), anchors)
+
+    try:
+        yield Files(verified, locate, prepare, proven, partial(_proofs, settings))
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+        if reports:
+            # The next export need not read them in full again.
+            with writing(settings.catalog) as lake:
+                record_verifications(lake, reports)
+
+
+def _proofs(settings: Settings, sha256s: Sequence[str]) -> bytes | None:
+    """The ledger's proofs that these assets are in it; a checkpoint is signed where one lacks."""
+    place = place_of(settings)
+    with writing(settings.catalog) as lake:
+        verifier = verifier_in(place)
+        found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
+        if len(found) < len(set(sha256s)):
+            write_checkpoint(lake, place, "export", settings.ledger_witnesses)
+            verifier = verifier_in(place)
+            found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
+    return canonical_json(found) + b"\n" if found else None
+
+
+def _verify(anchors: bytes, path: Path) -> Report:
+    return verify_signature(path, MIMES[path.suffix], anchors)
+
+
+def _read_items(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The table's rows by sku."""
+    faults: list[Fault] = []
+    items: dict[str, Mapping[str, Any]] = {}
+    for row in read_table(path, faults):
+        sku = str(row.cells.get("sku") or "")
+        if not sku:
+            faults.append(Fault("has no sku", row.where, "add a column sku"))
+        elif sku in items:
+            faults.append(Fault(f"the sku {sku!r} stands there twice", row.where, "keep one row"))
+        items[sku] = row.cells
+    if faults:
+        raise InputError(f"items {path.name}", faults)
+    return items
 
 
 def _is_file(terms: str) -> bool:
     return Path(terms).suffix in (".yaml", ".yml") or Path(terms).is_file()
-
-
-def _read_terms(path: Path) -> UsageTerms:
-    faults: list[Fault] = []
-    try:
-        text = decode_text(path.name, path.read_bytes(), faults)
-        content = load_yaml(path.name, text, faults) if text is not None else None
-        if not faults:
-            return UsageTerms.model_validate(content)
-    except OSError as error:
-        faults.append(Fault(error.strerror or str(error), str(path), "check the path"))
-    except ValidationError as error:
-        for each in error.errors():
-            place = ", ".join((path.name, ".".join(map(str, each["loc"]))))
-            faults.append(Fault(each["msg"], place, "see docs/packs.md"))
-    raise InputError("terms", faults)
 
 
 def _catalogued_terms(folder: Path, where: str, terms_id: str | None) -> UsageTerms:
@@ -88,5 +211,6 @@ def _catalogued_terms(folder: Path, where: str, terms_id: str | None) -> UsageTe
 def _differences(terms: Sequence[UsageTerms]) -> list[str]:
     """Each field that is not the same in all, with its values."""
     fields = [each.model_dump(mode="json") for each in terms]
-    values = {name: list(dict.fromkeys(str(each[name]) for each in fields)) for name in fields[0]}
+    names = dict.fromkeys(name for each in fields for name in each)
+    values = {name: list(dict.fromkeys(str(each.get(name)) for each in fields)) for name in names}
     return [f"{name} {' or '.join(found)}" for name, found in values.items() if len(found) > 1]

@@ -47,6 +47,7 @@ REFUSED_FUNCTIONS = frozenset(
         "write_log",
     }
 )
+_SYSTEM = ("duckdb_", "pg_", "pragma_", "sqlite_")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -118,10 +119,15 @@ def _forbidden(tree: Any) -> Iterator[str]:
             catalog = str(node.get("catalog_name", "")).lower()
             # `lake.images` parses as schema lake; a name that is no plain word may be a file.
             known = catalog in CATALOGS and schema in SCHEMAS | CATALOGS
-            if not known or not _PLAIN_NAME.fullmatch(name):
+            if not known or not _PLAIN_NAME.fullmatch(name) or _is_system_view(name):
                 yield f"the table {'.'.join(part for part in (catalog, schema, name) if part)}"
         elif str(node.get("function_name", "")).lower() in REFUSED_FUNCTIONS:
             yield f"the function {str(node['function_name']).lower()}"
+
+
+def _is_system_view(name: str) -> bool:
+    """Whether DuckDB has a view of that name, of its databases and their files for instance."""
+    return name.lower().startswith(_SYSTEM) and name.lower() not in TABLE_FUNCTIONS
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

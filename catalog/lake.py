@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalog.extensions import load_extensions
 from catalog.faults import is_contention, setup_error
+from catalog.ledger_pending import enter_pending, forget_pending
 from catalog.metadata import METADATA, exists, metadata_copy
 from pipeline.errors import BusyError, SetupError
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 __all__ = ["SCHEMA_VERSION", "Lake", "attached", "exists", "reading", "writing"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 DATA = "data"
 _PATIENCE_SECONDS = 120.0
 
@@ -58,7 +59,9 @@ class Lake:
         def attempt() -> T:
             try:
                 self.connection.execute("BEGIN")
+                forget_pending(self.connection)
                 result = work(self.connection)
+                enter_pending(self.connection)
                 self.connection.execute("COMMIT")
             except BaseException:
                 self._roll_back()
@@ -186,7 +189,9 @@ def attached(
             # catalog, which they may not be allowed to write.
             connection.execute("USE memory; DETACH lake")
             _attach(connection, metadata, folder / DATA, read_only=False)
-            _alter(connection, found)
+            connection.execute("BEGIN")
+            _alter(connection, found, _AS_VIEW)
+            connection.execute("COMMIT")
             connection.execute("USE memory; DETACH lake")
             _attach(connection, metadata, folder / DATA, read_only=True)
         yield connection
@@ -195,18 +200,38 @@ def attached(
 
 
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
-    """Tables and views of an older catalog as this version has them; its rows stay as they are."""
+    """Tables and views of an older catalog as this version has them.
+
+    Its Parquet files stay as they are: earlier snapshots show what they held.
+    """
     ((found,),) = connection.execute("SELECT max(version) FROM raw.schema_version").fetchall()
     if found < SCHEMA_VERSION:
-        _alter(connection, found)
+        from catalog.ledger import enter_found
+        from catalog.upkeep import settle
+
+        _alter(connection, found, _AS_TABLE)
         now = datetime.now(UTC)
         connection.execute("INSERT INTO raw.schema_version VALUES (?, ?)", [SCHEMA_VERSION, now])
+        settle(connection)
+        forget_pending(connection)
+        enter_found(connection)
 
 
-def _alter(connection: duckdb.DuckDBPyConnection, found: int) -> None:
+def _alter(connection: duckdb.DuckDBPyConnection, found: int, keep: str) -> None:
     for version in range(found + 1, SCHEMA_VERSION + 1):
         connection.execute(_sql(f"upgrade-{version}.sql"))
+        for name in _GATHERED if version == 4 else ():
+            connection.execute(keep.format(name=name))
+        if version == 4 and keep == _AS_TABLE:
+            connection.execute(_sql("upgrade-4-tables.sql"))
     connection.execute(_sql("views.sql"))
+
+
+_GATHERED = ("images", "signatures", "rescored", "later_files")
+"""Tables that version 4 gathers from those of earlier ones."""
+_AS_VIEW = "CREATE VIEW raw.{name} AS FROM raw.{name}_before_4"
+_AS_TABLE = "CREATE TABLE raw.{name} AS FROM raw.{name}_before_4"
+"""For readers, who may not be allowed to write data, and for writers."""
 
 
 def _sql(name: str) -> str:

@@ -1,42 +1,52 @@
-"""Exports a pack: a zip of signed images with licence, manifest, check sums and a contact sheet.
+"""Exports a pack: signed images for a channel with licence, manifest, feed, check sums and sheet.
 
-Every file is verified again as it goes in. The bytes depend on the content alone: the same images
-under the same terms give the same pack. It appears whole under its name, or not at all.
+Every file is checked as it goes in. The bytes depend on the content alone: the same images under
+the same terms give the same pack. It appears whole under its name, or not at all; interrupted, it
+goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog.channel import Channel, load_channel
+from catalog.feeds import feed_rows
+from catalog.fitting import Fit, broken_in_file
 from catalog.lake import writing
 from catalog.pack_content import (
     SHEET_IMAGES,
     Packed,
-    file_name,
     pack_id_of,
+    put,
     sheet_cell,
-    store,
+    sidecar,
     write_papers,
 )
+from catalog.pack_plan import Asked, plan_pack, unfit_because
+from catalog.pack_target import Target, open_target, plan_of
+from catalog.revocation import revoked_pack, revoked_requests
 from catalog.rows import as_json
-from catalog.selection import EVERYTHING, LeftOut, choose, judge, left_out_because
+from catalog.selection import EVERYTHING, LeftOut, judge, left_out_because
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError, PlatemarkError, SetupError
-from pipeline.store import flush_folder
+from pipeline.licences import Licences
 from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
     import duckdb
 
+    from pipeline.contact_sheet import Cell
     from pipeline.verify import Report
+
+Row = Mapping[str, Any]
 
 
 class NothingToExport(PlatemarkError):
@@ -56,115 +66,194 @@ class NothingToExport(PlatemarkError):
 
 @dataclass(frozen=True)
 class Pack:
-    """A written pack. `sha256` is of the zip's bytes; `pack_id` of its content and terms."""
+    """A written pack. `path` is a path or a store's address; `sha256` is of the archive's bytes, or
+    of SHA256SUMS where the pack is no single file; `pack_id` is of its content and terms."""
 
     pack_id: str
-    path: Path
+    path: str
     sha256: str
     size: int
     images: int
     left_out: tuple[LeftOut, ...]
+    channel: str
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's own name."""
+        return self.path.rstrip("/").rpartition("/")[2]
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
-        return {
-            **asdict(self),
-            "path": str(self.path),
-            "left_out": [asdict(one) for one in self.left_out],
-        }
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One file's bytes, why they may not go in, and its cell of the contact sheet."""
+
+    data: bytes
+    faults: tuple[str, ...]
+    cell: Cell | None
+
+
+@dataclass(frozen=True)
+class Files:
+    """How an export gets at files. `verify` reads one with the C2PA library; `locate` turns a
+    catalogued url into its path; `prepare` makes renditions, by request id their columns or why
+    there is none; `proven` names files that need no `verify` while their SHA-256 is the
+    catalogued one; `proofs` gives the ledger's inclusion proofs of signed assets, by SHA-256."""
+
+    verify: Callable[[Path], Report]
+    locate: Callable[[str], Path]
+    prepare: Callable[[Sequence[Fit]], Mapping[str, Row | str]] = lambda fits: {}
+    proven: Callable[[Sequence[Row]], set[str]] = lambda rows: set()
+    proofs: Callable[[Sequence[str]], bytes | None] = lambda sha256s: None
 
 
 def export_pack(
     folder: Path,
-    out: Path,
+    out: Path | str,
     terms: UsageTerms,
+    files: Files,
     *,
-    verify: Callable[[Path], Report],
-    locate: Callable[[str], Path],
     where: str = EVERYTHING,
+    channel: Channel | None = None,
+    items: Mapping[str, Row] | None = None,
+    values: Mapping[str, str] | None = None,
+    licences: Licences | None = None,
     today: date | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Pack:
-    """Writes the images that `where` names and `terms` may be given for to the zip `out`.
+    """Writes the images that `where` names, `terms` may be given for and `channel` takes to `out`.
 
-    The pack is recorded in the catalog in `folder` before it appears; only then is the catalog
-    open for writing. `verify` reports on a file (pipeline.verify), `locate` turns a catalogued url
-    into its path (pipeline.store); `progress` hears of each image. Raises NothingToExport,
-    InputError (wrong condition, expired terms, `out` holds another pack, an image was rejected or
-    given away meanwhile), SetupError (disk full).
+    `out` is a `….zip`, a `….tar`, a folder, or a store's address. The pack is recorded in the
+    catalog in `folder` before it appears; only then is the catalog open for writing. `progress`
+    hears of each image. Raises NothingToExport, InputError (wrong condition, expired terms, `out`
+    holds another pack, the channel refuses AI images, an image was rejected or given away
+    meanwhile), SetupError (disk full), BusyError (another export writes to `out`).
     """
     today = today or datetime.now(UTC).date()
-    _refuse_arguments(out, terms, today)
-    chosen = choose(folder, where, terms, today)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    left_out = list(chosen.left_out)
+    _refuse_expired(terms, today)
+    channel = channel or load_channel("plain")
+    asked = Asked(where, terms, channel, today, items or {}, values or {}, licences)
+    plan = plan_pack(folder, asked)
+    left_out = [*plan.left_out, *map(unfit_because, plan.unfit)]
+    ready = _with_renditions(plan.fits, files, left_out)
+    if not ready:
+        raise NothingToExport(left_out)
+    told = [(each.name, row["sha256"]) for each, row in ready]
+    target = _opened(
+        out,
+        plan_of(
+            [
+                terms.model_dump(mode="json"),
+                channel.model_dump(mode="json"),
+                asked.items,
+                asked.values,
+                told,
+            ]
+        ),
+    )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                packed = _write_images(archive, chosen.images, verify, locate, left_out, progress)
-                if not packed:
-                    raise NothingToExport(left_out)
-                write_papers(archive, packed, terms)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with part.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        _refuse_other_pack(out, sha256)
-        pack = Pack(
-            pack_id_of(packed, terms),
-            out,
-            sha256,
-            part.stat().st_size,
-            len(packed),
-            tuple(left_out),
-        )
-        _record(folder, pack, where, terms, packed, today)
-        part.replace(out)
-        flush_folder(out.parent)
+        pack, packed = _written(target, str(out), asked, ready, files, left_out, progress)
+        _record(folder, pack, asked, packed)
+        target.publish()
+    except PlatemarkError:
+        target.discard()
+        raise
     except OSError as error:
-        raise SetupError(
-            f"the pack {out} cannot be written ({error.strerror or error}): make room or choose "
-            f"another folder; nothing of it was left behind"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            target.close()
+        raise _disk_fault(out, error) from error
+    except BaseException:
+        target.close()
+        raise
     return pack
 
 
-def _write_images(
-    archive: zipfile.ZipFile,
-    rows: Sequence[Mapping[str, Any]],
-    verify: Callable[[Path], Report],
-    locate: Callable[[str], Path],
+def _written(
+    target: Target,
+    out: str,
+    asked: Asked,
+    ready: Sequence[tuple[Fit, Row]],
+    files: Files,
     left_out: list[LeftOut],
     progress: Callable[[int, int], None],
+) -> tuple[Pack, list[Packed]]:
+    sums: dict[str, str] = {}
+    packed = _write_images(target, asked, ready, files, left_out, sums, progress)
+    if not packed:
+        raise NothingToExport(left_out)
+    rows = feed_rows(asked.channel, [one.listed for one in packed])
+    proofs = files.proofs([one.row["original_sha256"] for one in packed])
+    write_papers(target, packed, sums, asked.terms, asked.channel, rows, proofs)
+    sha256, size = target.complete()
+    pack_id = pack_id_of(packed, asked.terms)
+    name = asked.channel.channel
+    return Pack(pack_id, out, sha256, size, len(packed), tuple(left_out), name), packed
+
+
+def _with_renditions(
+    fits: Sequence[Fit], files: Files, left_out: list[LeftOut]
+) -> list[tuple[Fit, Row]]:
+    """Each fit with its row as it will be delivered."""
+    made = files.prepare(fits)
+    ready: list[tuple[Fit, Row]] = []
+    for each in fits:
+        row = {**each.row, "original_sha256": each.row["sha256"]}
+        if each.recipe is not None:
+            found = made.get(each.row["request_id"], "no rendition was made of it")
+            if isinstance(found, str):
+                left_out.append(left_out_because(each.row, [found]))
+                continue
+            row |= {**found, "c2pa_label": found["label"]}
+        ready.append((each, row))
+    return ready
+
+
+def _write_images(
+    target: Target,
+    asked: Asked,
+    ready: Sequence[tuple[Fit, Row]],
+    files: Files,
+    left_out: list[LeftOut],
+    sums: dict[str, str],
+    progress: Callable[[int, int], None],
 ) -> list[Packed]:
+    proven = files.proven([row for _, row in ready])
     packed: list[Packed] = []
-    names: set[str] = set()
 
-    def check(row: Mapping[str, Any]) -> tuple[bytes, list[str]]:
-        return _verified(row, verify, locate)
+    shown = {row["request_id"] for _, row in ready[:SHEET_IMAGES]}
 
-    for done, (row, (data, faults)) in enumerate(_ahead(check, rows), start=1):
+    def check(one: tuple[Fit, Row]) -> Checked:
+        each, row = one
+        data, faults = _verified(row, files, proven)
+        if not faults and asked.channel.rules:
+            context = asked.context(row, each.position)
+            broken = broken_in_file(asked.channel, each.position, context, data, asked.today)
+            faults = [str(one) for one in broken]
+        cell = sheet_cell(row, data) if row["request_id"] in shown and not faults else None
+        return Checked(data, tuple(faults), cell)
+
+    for done, ((each, row), checked) in enumerate(_ahead(check, ready), start=1):
+        data, faults = checked.data, checked.faults
         if faults:
             left_out.append(left_out_because(row, faults))
         else:
-            file = file_name(row, names)
-            store(archive, file, data)
-            shown = len(packed) < SHEET_IMAGES
-            packed.append(Packed(row, file, sheet_cell(row, data) if shown else None))
-        progress(done, len(rows))
+            file = f"images/{each.name}"
+            sums[file] = put(target, file, data, row["sha256"])
+            if asked.channel.sidecars and (packet := sidecar(data, asked.terms)):
+                sums[f"{file}.xmp"] = put(target, f"{file}.xmp", packet)
+            packed.append(Packed(row, file, asked.listed(each, row), checked.cell))
+        progress(done, len(ready))
     return packed
 
 
-def _verified(
-    row: Mapping[str, Any], verify: Callable[[Path], Report], locate: Callable[[str], Path]
-) -> tuple[bytes, list[str]]:
+def _verified(row: Row, files: Files, proven: set[str]) -> tuple[bytes, list[str]]:
     """The bytes that go in, and why they must not: they are what was catalogued, and Trusted."""
     if not row["url"]:
         return b"", ["the file was not kept"]
-    path = locate(row["url"])
+    path = files.locate(row["url"])
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -172,7 +261,9 @@ def _verified(
     found = hashlib.sha256(data).hexdigest()
     if found != row["sha256"]:
         return b"", [f"the file {row['url']} was altered: its SHA-256 is {found}"]
-    report = verify(path)
+    if found in proven:
+        return data, []
+    report = files.verify(path)
     if report.sha256 != found:
         return b"", [f"the file {row['url']} changed while it was verified"]
     # The bytes are those that were signed, and pixels are decoded before they are signed.
@@ -185,49 +276,44 @@ def _verified(
 
 
 def _ahead(
-    work: Callable[[Mapping[str, Any]], tuple[bytes, list[str]]], rows: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[Mapping[str, Any], tuple[bytes, list[str]]]]:
-    """Results in the order of `rows`, a few computed ahead by threads, never all in memory."""
+    work: Callable[[tuple[Fit, Row]], Checked], ready: Sequence[tuple[Fit, Row]]
+) -> Iterator[tuple[tuple[Fit, Row], Checked]]:
+    """Results in the order of `ready`, a few computed ahead by threads, never all in memory."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        waiting: list[tuple[Mapping[str, Any], Future[tuple[bytes, list[str]]]]] = []
+        waiting: list[tuple[tuple[Fit, Row], Future[Checked]]] = []
         try:
-            for row in rows:
-                waiting.append((row, pool.submit(work, row)))
+            for one in ready:
+                waiting.append((one, pool.submit(work, one)))
                 if len(waiting) > 2 * workers:
                     first, future = waiting.pop(0)
                     yield first, future.result()
-            for row, future in waiting:
-                yield row, future.result()
+            for one, future in waiting:
+                yield one, future.result()
         finally:
             for _, future in waiting:
                 future.cancel()
 
 
-def _record(
-    folder: Path,
-    pack: Pack,
-    where: str,
-    terms: UsageTerms,
-    packed: Sequence[Packed],
-    today: date,
-) -> None:
+def _record(folder: Path, pack: Pack, asked: Asked, packed: Sequence[Packed]) -> None:
     """Records the export: what the pack holds once, its name and what was left out each time."""
     import pyarrow as pa
 
+    terms = asked.terms
     key = {"pack_id": pack.pack_id, "created_at": datetime.now(UTC)}
     head = {
         **key,
-        "file": pack.path.name,
+        "file": pack.name,
         "sha256": pack.sha256,
         "size": pack.size,
         "images": pack.images,
         "left_out": len(pack.left_out),
-        "where": where,
+        "where": asked.where,
         "terms": as_json(terms.model_dump(mode="json")),
         "terms_id": terms.id,
         "licensee": terms.licensee,
         "expires": terms.expires,
+        "channel": pack.channel,
     }
     files = [
         {
@@ -249,7 +335,7 @@ def _record(
     ]
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
-        _refuse_what_changed(connection, packed, terms, today)
+        _refuse_what_changed(connection, pack, packed, asked)
         known = connection.execute(
             "SELECT 1 FROM raw.packs WHERE pack_id = ? LIMIT 1", [pack.pack_id]
         ).fetchone()
@@ -265,16 +351,22 @@ def _record(
 
 def _refuse_what_changed(
     connection: duckdb.DuckDBPyConnection,
+    pack: Pack,
     packed: Sequence[Packed],
-    terms: UsageTerms,
-    today: date,
+    asked: Asked,
 ) -> None:
-    """Packing takes minutes: in them an image may be rejected, or given to somebody else."""
-    sha256s = {one.row["request_id"]: one.row["sha256"] for one in packed}
+    """Packing takes minutes: in them an image may be rejected, revoked, or given away."""
+    if revocation := revoked_pack(connection, pack.pack_id):
+        remedy = "export other images, or under other terms"
+        raise InputError("export", [Fault(str(revocation), pack.path, remedy)])
+    sha256s = {one.row["request_id"]: one.row["original_sha256"] for one in packed}
+    taken_back = revoked_requests(connection, sha256s)
     faults = []
-    for row, reasons in judge(connection, sha256s, terms, today):
+    for row, reasons in judge(connection, sha256s, asked.terms, asked.today, asked.licences):
         if row["sha256"] != sha256s[row["request_id"]]:
             reasons.append("another file of it was signed")
+        if revocation := taken_back.get(row["request_id"]):
+            reasons.append(str(revocation))
         if reasons:
             where = f"{row['sku']}-{row['index']}"
             faults.append(Fault("; ".join(reasons), where, "export again: it stays out"))
@@ -282,22 +374,21 @@ def _refuse_what_changed(
         raise InputError("export, no pack was written: the catalog changed meanwhile", faults)
 
 
-def _refuse_arguments(out: Path, terms: UsageTerms, today: date) -> None:
-    faults = []
-    if out.suffix.lower() != ".zip":
-        faults.append(Fault("a pack is a zip file", str(out), "name it ….zip"))
+def _refuse_expired(terms: UsageTerms, today: date) -> None:
     if terms.expires and terms.expires < today:
-        faults.append(Fault(f"they expired on {terms.expires}", f"terms {terms.id}", "renew them"))
-    if faults:
-        raise InputError("export", faults)
+        fault = Fault(f"they expired on {terms.expires}", f"terms {terms.id}", "renew them")
+        raise InputError("export", [fault])
 
 
-def _refuse_other_pack(out: Path, sha256: str) -> None:
-    """Leaves a pack that may have been delivered alone, unless it is the very same."""
-    if not out.exists():
-        return
-    with out.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
-            return
-    fault = Fault("it holds another pack already", str(out), "choose another name or remove it")
-    raise InputError("export", [fault])
+def _opened(out: Path | str, plan: str) -> Target:
+    try:
+        return open_target(str(out), plan)
+    except OSError as error:
+        raise _disk_fault(out, error) from error
+
+
+def _disk_fault(out: Path | str, error: OSError) -> SetupError:
+    return SetupError(
+        f"the pack {out} cannot be written ({error.strerror or error}): make room or choose "
+        f"another place. Nothing of it is visible; the same command goes on where it stopped"
+    )

@@ -1,4 +1,4 @@
-"""What a pack holds: image names, licence, manifests, check sums and contact sheet, byte for byte.
+"""What a pack holds beside its images: licence, manifests, feed, check sums, contact sheet.
 
 Nothing here depends on clock, machine or order of threads.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
-import zipfile
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from catalog.audit import Answer
+from catalog.channel import Channel
+from catalog.croissant import CROISSANT, croissant
+from catalog.feeds import FeedRow, Listed, write_feed
+from catalog.pack_target import SUMS, Target
 from catalog.results import write_csv, write_parquet
 from catalog.rows import as_json
-from pipeline.store import EXTENSIONS
+from pipeline.label import licensed_again
+from pipeline.rendition import xmp_packet_of
 from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
@@ -26,62 +30,78 @@ SHEET_IMAGES = 240
 """A contact sheet shows the first images up to this number: JPEG ends at 65,535 pixels."""
 _SHEET_COLUMNS = 8
 _CELL = 128
-# The earliest time that zip can say: packs know no clock.
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _COLUMNS = (
     *("file", "sku", "index", "campaign", "client", "prompt_sha256", "model", "model_revision"),
     *("model_licence", "verdict", "policy", "policy_version", "policy_digest", "decision"),
-    *("reviewer", "sha256", "mime", "width", "height", "size", "c2pa_label", "terms_id", "expires"),
-    "request_id",
+    *("reviewer", "sha256", "original_sha256", "mime", "width", "height", "size", "c2pa_label"),
+    *("terms_id", "expires", "request_id"),
 )
 
 
 @dataclass(frozen=True)
 class Packed:
-    """One image in the pack: its row of `images`, its name in the zip, its cell of the sheet."""
+    """One image in the pack: its row of `images` with the delivered file's columns over it.
+
+    `row` has the delivered sha256, mime, size … and `original_sha256`, which differs where the file
+    is a rendition. `file` is its name in the pack, `listed` what feeds say of it.
+    """
 
     row: Mapping[str, Any]
     file: str
-    cell: Cell | None
+    listed: Listed
+    cell: Cell | None = None
 
 
-def file_name(row: Mapping[str, Any], taken: set[str]) -> str:
-    """`<sku>-<index>-<sha8>.<ext>` of safe characters, unique where case does not count."""
-    sku = re.sub(r"[^A-Za-z0-9._-]+", "_", row["sku"]).lstrip(".-")[:80] or "image"
-    suffix = EXTENSIONS.get(row["mime"], "bin")
-    for digits in (8, 16, 64):
-        name = f"images/{sku}-{row['index']}-{row['sha256'][:digits]}.{suffix}"
-        if name.lower() not in taken:
-            break
-    taken.add(name.lower())
-    return name
+def write_papers(
+    target: Target,
+    packed: Sequence[Packed],
+    sums: dict[str, str],
+    terms: UsageTerms,
+    channel: Channel,
+    rows: Sequence[FeedRow],
+    proofs: bytes | None = None,
+) -> None:
+    """Adds LICENSE.txt, pack.json, feed, manifests, sheet, and SHA256SUMS over all, last.
 
-
-def store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Adds one file as it is, under a fixed time and mode."""
-    entry = zipfile.ZipInfo(name, _EPOCH)
-    entry.create_system = 3  # Unix, whatever system writes it
-    entry.external_attr = 0o100644 << 16
-    archive.writestr(entry, data)
-
-
-def write_papers(archive: zipfile.ZipFile, packed: Sequence[Packed], terms: UsageTerms) -> None:
-    """Adds LICENSE.txt, contact-sheet.jpg, manifest.csv and .parquet, and SHA256SUMS over all."""
+    `sums` holds the SHA-256 of every file that is in already. `proofs` are the ledger's inclusion
+    proofs of the images' rows, for who verifies without the catalog.
+    """
     answer = _manifest(packed)
     text, table = io.StringIO(newline=""), io.BytesIO()
     write_csv(answer, text)
     write_parquet(answer, table)
+    manifest = table.getvalue()
     papers = {
         "LICENSE.txt": terms.licence_text().encode(),
         "contact-sheet.jpg": _sheet([one.cell for one in packed if one.cell]),
         "manifest.csv": text.getvalue().encode(),
-        "manifest.parquet": table.getvalue(),
+        "manifest.parquet": manifest,
+        "pack.json": _head(packed, terms, channel),
+        **write_feed(channel, rows),
     }
-    sums = {one.file: one.row["sha256"] for one in packed}
-    sums |= {name: hashlib.sha256(data).hexdigest() for name, data in papers.items()}
-    papers["SHA256SUMS"] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    if channel.croissant:
+        papers[CROISSANT] = croissant(pack_id_of(packed, terms), answer.table, manifest, terms)
+    if proofs is not None:
+        papers["proofs.json"] = proofs
     for name, data in papers.items():
-        store(archive, name, data)
+        sums[name] = put(target, name, data)
+    listed = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    put(target, SUMS, listed)
+
+
+def put(target: Target, name: str, data: bytes, sha256: str | None = None) -> str:
+    """Adds a file unless an interrupted export did; returns its SHA-256 (hex)."""
+    sha256 = sha256 or hashlib.sha256(data).hexdigest()
+    if not target.holds(name, sha256):
+        target.add(name, data, sha256)
+    return sha256
+
+
+def sidecar(data: bytes, terms: UsageTerms) -> bytes | None:
+    """The XMP packet that goes beside an image as a file: the image's own, with the licensing
+    fields of the pack's terms; None where the image has none."""
+    packet = xmp_packet_of(data)
+    return licensed_again(packet, terms) if packet else None
 
 
 def sheet_cell(row: Mapping[str, Any], data: bytes) -> Cell:
@@ -93,7 +113,7 @@ def sheet_cell(row: Mapping[str, Any], data: bytes) -> Cell:
     from pipeline.images import decode_limited
 
     picture = Image.fromarray(decode_limited(data))
-    picture.thumbnail((_CELL, _CELL))
+    picture.thumbnail((_CELL, _CELL), reducing_gap=2)
     return Cell(np.asarray(picture), (f"{row['sku']}-{row['index']}",), row["outcome"])
 
 
@@ -104,6 +124,22 @@ def pack_id_of(packed: Sequence[Packed], terms: UsageTerms) -> str:
         "files": [[one.file, one.row["sha256"]] for one in packed],
     }
     return hashlib.sha256(as_json(content).encode()).hexdigest()[:16]
+
+
+def _head(packed: Sequence[Packed], terms: UsageTerms, channel: Channel) -> bytes:
+    """What verifiers and asset stores read first."""
+    told = {
+        "format": "platemark-pack/1",
+        "pack_id": pack_id_of(packed, terms),
+        "channel": channel.channel,
+        "images": len(packed),
+        "terms": terms.model_dump(mode="json"),
+        "verify": [
+            "sha256sum --check SHA256SUMS",
+            "platemark verify images/*",
+        ],
+    }
+    return json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _manifest(packed: Sequence[Packed]) -> Answer:

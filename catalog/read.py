@@ -34,7 +34,7 @@ def done_request_ids(lake: Lake, request_ids: Iterable[str]) -> set[str]:
     """Which of these requests have been made (failed ones have not). 100,000 ids in one join."""
     wanted = text_table(request_id=list(request_ids))
     found = lake.read(
-        "SELECT DISTINCT request_id FROM wanted JOIN raw.requests USING (request_id) "
+        "SELECT DISTINCT request_id FROM wanted JOIN raw.images USING (request_id) "
         "WHERE state = 'done'",
         wanted=wanted,
     )
@@ -78,17 +78,26 @@ def knows(lake: Lake, sha256s: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
     wanted = text_table(sha256=[sha256.lower() for sha256 in sha256s])
     rows = lake.rows(
-        "SELECT a.sha256, a.request_id, r.sku, a.state, "
-        "CASE WHEN a.attempt = c.attempt THEN n.outcome ELSE v.outcome END AS outcome, w.decision, "
-        "m.label AS c2pa_label, a.recorded_at, a.attempt = c.attempt AS counts "
-        "FROM wanted JOIN raw.assets AS a USING (sha256) "
-        "JOIN raw.current AS c ON c.request_id = a.request_id "
-        "JOIN raw.requests AS r ON r.request_id = a.request_id AND r.attempt = a.attempt "
-        "LEFT JOIN raw.verdicts AS v ON v.request_id = a.request_id AND v.attempt = a.attempt "
-        "LEFT JOIN verdicts AS n ON n.request_id = a.request_id "
-        "LEFT JOIN raw.manifests AS m ON m.asset_sha256 = a.sha256 AND m.attempt = a.attempt "
-        "LEFT JOIN reviews AS w ON w.request_id = a.request_id AND w.counts "
-        "ORDER BY counts, a.recorded_at DESC",
+        """
+        WITH files AS (
+            SELECT r.sha256, r.request_id, r.attempt, r.asset_state AS state, r.c2pa_label,
+                   r.recorded_at
+            FROM wanted JOIN raw.images AS r USING (sha256)
+            UNION ALL
+            SELECT f.sha256, f.request_id, f.attempt, f.state, f.c2pa_label, f.recorded_at
+            FROM wanted JOIN raw.later_files AS f USING (sha256)),
+        made AS (
+            SELECT request_id, request_key, attempt, sku, outcome
+            FROM raw.images SEMI JOIN files USING (request_id, attempt))
+        SELECT a.sha256, a.request_id, m.sku, a.state,
+               CASE WHEN s.out IS NULL THEN coalesce(n.outcome, m.outcome) ELSE m.outcome END
+                   AS outcome, n.decision, a.c2pa_label, a.recorded_at, s.out IS NULL AS counts
+        FROM files AS a JOIN made AS m USING (request_id, attempt)
+        LEFT JOIN (SELECT request_id, attempt, true AS out FROM raw.superseded) AS s
+            USING (request_id, attempt)
+        LEFT JOIN raw.since AS n ON n.request_key = m.request_key
+        ORDER BY counts, a.recorded_at DESC
+        """,
         wanted=wanted,
     )
     return {row.pop("sha256"): row for row in rows}
@@ -131,7 +140,7 @@ def _matching(lake: Lake, name: str | None, prefix: str | None) -> list[Found]:
         'SELECT request_id, sku, "index", outcome, state, sha256, url FROM images '
         "WHERE sku = $name OR concat(sku, '-', \"index\") = $name "
         "OR starts_with(request_id, $prefix) OR request_id IN "
-        "(SELECT request_id FROM raw.assets WHERE starts_with(sha256, $prefix)) "
+        "(SELECT request_id FROM assets WHERE starts_with(sha256, $prefix)) "
         'ORDER BY sku, "index", request_id',
         {"name": name, "prefix": prefix},
     )
@@ -163,7 +172,7 @@ def measured_speed(lake: Lake) -> dict[str, float]:
                        r.started_at)) AS seconds
             FROM batches AS b JOIN runs AS r USING (run_id) WHERE r.host = $host),
         models AS (
-            SELECT DISTINCT run_id, batch_id, model FROM raw.requests)
+            SELECT DISTINCT run_id, batch_id, model FROM raw.images)
         SELECT model, sum(made) / sum(seconds) AS speed FROM (
             SELECT * FROM times JOIN models USING (run_id, batch_id) WHERE made > 0
             QUALIFY row_number() OVER (PARTITION BY model ORDER BY committed_at DESC) <= 50)

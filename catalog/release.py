@@ -51,7 +51,8 @@ def _decide(settings: Settings, name: str, review: Review) -> dict[str, Any]:
         found = find_asset(lake, name)
         told = story(lake, found.request_id)
         told["decided"] = lake.rows(
-            "SELECT * FROM raw.decisions WHERE request_id = $id", {"id": found.request_id}
+            "FROM raw.since WHERE decision IS NOT NULL AND request_id = $id",
+            {"id": found.request_id},
         )
     roles = settings.reviewers.get(review.reviewer, [])
     _refuse(told, found.request_id, review, roles)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.lake import Lake, reading, writing
 from catalog.release import model_of, quarantined, request_of, signed_asset, verdict_of
 from catalog.replay import named
-from catalog.rows import arrow, asset_row, manifest_row, text_table
+from catalog.rows import arrow, later_file_row, manifest_row, text_table
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError
 from pipeline.images import decode_limited
@@ -187,10 +187,10 @@ def _record(connection: duckdb.DuckDBPyConnection, done: Sequence[Finished]) -> 
     for asset, signed, row in done:
         if row["request_id"] in attempts:
             key = {"request_id": row["request_id"], "attempt": attempts[row["request_id"]]}
-            kept = asset_row(asset, "replay", row["perceptual_hash"])
+            kept = later_file_row(asset, signed, "replay", row["perceptual_hash"])
             files.append({**key, **kept, "recorded_at": now})
             stores.append({**key, **manifest_row(asset, signed), "recorded_at": now})
     if files:
-        insert_table(connection, "assets", arrow("assets", files))
+        insert_table(connection, "later_files", arrow("later_files", files))
         insert_table(connection, "manifests", arrow("manifests", stores))
     return set(attempts)

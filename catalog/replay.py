@@ -154,7 +154,7 @@ def summary(
     """What an evaluation found, told by the table that it left."""
     changes = _changes(connection)
     counts = connection.execute(f"SELECT was, now, count(*) FROM {JUDGED} GROUP BY ALL").fetchall()
-    silent = found.judged - sum(row[2] for row in counts)
+    silent = found.sets.judged - sum(row[2] for row in counts)
     before, now = (
         {
             outcome: sum(row[2] for row in counts if row[at] == code) + (0 if code else silent)
@@ -167,13 +167,13 @@ def summary(
         version=policy.version,
         digest=policy.digest,
         where=where,
-        judged=found.judged,
+        judged=found.sets.judged,
         changed=sum(change.images for change in changes),
         before=before,
         now=now,
         changes=changes,
         rules=_rules(connection, found),
-        first=_first(connection, policy, shown),
+        first=_first(connection, policy, found, shown),
         packs=_packs(connection, found),
         missing=found.missing,
         other_detectors=tuple(_other_detectors(found, expected)),
@@ -220,7 +220,9 @@ _NOT_CLEARED = "now > 0 AND NOT (now = 1 AND holds)"
 """Images that could go out, and that no longer could: an approval holds for its own rules."""
 
 
-def _first(connection: duckdb.DuckDBPyConnection, policy: Policy, shown: int) -> tuple[Shown, ...]:
+def _first(
+    connection: duckdb.DuckDBPyConnection, policy: Policy, found: Evaluation, shown: int
+) -> tuple[Shown, ...]:
     """Delivered images first, then those that were cleared and would be blocked, then by severity
     and by how far they are beyond the bound."""
     connection.execute(
@@ -235,27 +237,20 @@ def _first(connection: duckdb.DuckDBPyConnection, policy: Policy, shown: int) ->
     )
     why = {
         request_id: tuple(reason.text for reason in verdict.reasons)
-        for request_id, _, verdict in decided(connection, policy, "temp.first_ones")
+        for request_id, _, verdict in decided(connection, policy, found.sets, "temp.first_ones")
     }
     here = near(connection, "temp.first_ones")
     rows = connection.execute(
         "WITH packed AS (SELECT request_id, list(DISTINCT pack_id ORDER BY pack_id) AS packs "
         "FROM pack_assets SEMI JOIN temp.first_ones USING (request_id) GROUP BY ALL), "
-        "files AS (SELECT request_id, max(state) FILTER (state = 'signed') AS signed, "
-        "max(state) AS state FROM raw.assets SEMI JOIN temp.first_ones USING (request_id, attempt) "
-        f"WHERE {here} GROUP BY ALL), "
-        "told AS (SELECT request_id, reasons FROM (SELECT request_id, reasons, decided_at, "
-        "NULL AS replay_id FROM raw.verdicts SEMI JOIN temp.first_ones USING (request_id, attempt) "
-        f"WHERE {here} "
-        "UNION ALL SELECT request_id, reasons, decided_at, replay_id FROM raw.replayed_verdicts "
-        f"SEMI JOIN temp.first_ones USING (request_id, attempt) WHERE {here}) "
-        "QUALIFY row_number() OVER (PARTITION BY request_id "
-        "ORDER BY replay_id IS NULL, decided_at DESC, replay_id) = 1) "
+        "made AS (SELECT request_id, asset_state, reasons FROM raw.images "
+        f"SEMI JOIN temp.first_ones USING (request_id, attempt) WHERE {here}), "
+        "since AS (FROM raw.since SEMI JOIN temp.first_ones USING (request_id)) "
         'SELECT f.request_id, f.sku, f."index", f.campaign, f.was, f.now, f.severity, '
-        "coalesce(a.signed, a.state) AS state, p.packs, "
-        "list_transform(t.reasons, lambda one: one.text) AS texts "
+        "coalesce(s.asset_state, m.asset_state) AS state, p.packs, list_transform(CASE WHEN "
+        "s.replayed THEN s.reasons ELSE m.reasons END, lambda one: one.text) AS texts "
         "FROM temp.first_ones AS f LEFT JOIN packed AS p USING (request_id) "
-        "LEFT JOIN files AS a USING (request_id) LEFT JOIN told AS t USING (request_id) "
+        "JOIN made AS m USING (request_id) LEFT JOIN since AS s USING (request_id) "
         "ORDER BY f.place"
     ).fetchall()
     return tuple(
@@ -301,10 +296,9 @@ def _packs(connection: duckdb.DuckDBPyConnection, found: Evaluation) -> tuple[De
 def _other_detectors(found: Evaluation, expected: Expected) -> Iterator[str]:
     """Scores that are not comparable with one another, or with what is measured today."""
     needed = {pair for _, pairs in found.compiled.needs for pair in pairs}
-    for number in sorted(needed):
-        pair = found.compiled.pairs[number]
+    for pair in sorted(needed):
         score = ".".join(pair)
-        groups = [group for group in found.groups if group.pair == pair]
+        groups = [group for group in found.sets.groups if group.pair == pair]
         by_detector: dict[str | None, list[Group]] = {}
         for group in groups:
             by_detector.setdefault(group.detector, []).append(group)
@@ -313,7 +307,7 @@ def _other_detectors(found: Evaluation, expected: Expected) -> Iterator[str]:
         # Two detectors may measure one class, on every image; then they do not stand in for each
         # other.
         shared = len({sum(g.images for g in each) for each in by_detector.values()}) == 1
-        if mixed or (len(by_detector) > 1 and not (shared and whole == found.judged)):
+        if mixed or (len(by_detector) > 1 and not (shared and whole == found.sets.judged)):
             told = ", ".join(f"{_called(group)} ({group.images:,} images)" for group in groups)
             yield f"{score} comes from several detectors: {told}; rescore to make them comparable"
         today = expected.get(score.partition("@")[0])

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
+from catalog.ledger import append_table
 from catalog.replay import Replay, named, summary
-from catalog.replay_evaluate import JUDGED, evaluate
+from catalog.replay_evaluate import JUDGED, Evaluation, evaluate
 from catalog.replay_judged import REQUESTS
 from catalog.replay_reasons import decided
 from catalog.rows import arrow, verdict_row
@@ -61,11 +62,11 @@ def apply(lake: Lake, policy: Policy, replay: Replay, by: str) -> Applied:
         # Every query sees a snapshot of its own: what a run commits from here on is not judged.
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE pinned AS "
-            "SELECT request_id, attempt FROM raw.requests WHERE state = 'done'"
+            "SELECT request_id, attempt FROM raw.images WHERE state = 'done'"
         )
         found = evaluate(connection, policy, wanted)
         told = summary(connection, policy, replay.where, found, {}, len(replay.first))
-        _decide(connection, policy)
+        _decide(connection, policy, found)
         row = {
             **key,
             "where": replay.where,
@@ -74,11 +75,12 @@ def apply(lake: Lake, policy: Policy, replay: Replay, by: str) -> Applied:
             "applied_by": by,
             "applied_at": datetime.now(UTC),
         }
+        _say(connection, row)
         lake.transact(lambda connection: _record(connection, row))
         return Applied(key["replay_id"], told, _to_sign(connection))
 
 
-def _decide(connection: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+def _decide(connection: duckdb.DuckDBPyConnection, policy: Policy, found: Evaluation) -> None:
     """The verdicts that are not just `pass`, in full, in the temporary table `decisions`."""
     now = datetime.now(UTC)
 
@@ -92,7 +94,7 @@ def _decide(connection: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     keep([], "CREATE OR REPLACE TEMP TABLE decisions AS SELECT * FROM incoming")
     rows: list[dict[str, Any]] = []
     held = f"(SELECT request_id, attempt FROM {JUDGED} WHERE now > 0)"
-    for request_id, attempt, verdict in decided(connection, policy, held):
+    for request_id, attempt, verdict in decided(connection, policy, found.sets, held):
         rows.append(_row(request_id, attempt, verdict, now))
         if len(rows) == _AT_ONCE:
             keep(rows, "INSERT INTO temp.decisions SELECT * FROM incoming")
@@ -108,9 +110,10 @@ def _row(request_id: str, attempt: str, verdict: Verdict, now: datetime) -> dict
     return {**key, **verdict_row(verdict), "decided_at": now}
 
 
-def _record(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
+def _say(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
+    """All verdicts of the replay, in the temporary table `said`."""
     connection.execute(
-        "INSERT INTO raw.replayed_verdicts BY NAME SELECT $replay_id AS replay_id, * REPLACE ("
+        "CREATE OR REPLACE TEMP TABLE said AS SELECT $replay_id AS replay_id, * REPLACE ("
         "$at AS decided_at) FROM (SELECT request_id, attempt, 'pass' AS outcome, "
         "$policy AS policy, $policy_version AS policy_version, $policy_digest AS policy_digest, "
         f"[] AS reasons, NULL::TIMESTAMPTZ AS decided_at FROM {REQUESTS} "
@@ -121,15 +124,21 @@ def _record(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
         {name: row[name] for name in ("replay_id", "policy", "policy_version", "policy_digest")}
         | {"at": row["applied_at"]},
     )
+
+
+def _record(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
+    append_table(connection, "replayed_verdicts", "temp.said")
     insert_row(connection, "replays", row)
 
 
 def _to_sign(connection: duckdb.DuckDBPyConnection) -> int:
     """How many of the images that pass now wait to be signed, as the view `to_sign` has them."""
     ((count,),) = connection.execute(
-        "SELECT count(*) FROM (SELECT request_id FROM raw.assets SEMI JOIN (SELECT request_id, "
-        f"attempt FROM {JUDGED} WHERE now = 0) USING (request_id, attempt) GROUP BY request_id "
-        "HAVING bool_or(state = 'quarantined') AND NOT bool_or(state = 'signed')) ANTI JOIN ("
-        "SELECT request_id FROM reviews WHERE counts AND decision = 'reject') USING (request_id)"
+        "SELECT count(*) FROM raw.images AS r SEMI JOIN (SELECT request_id, attempt "
+        f"FROM {JUDGED} WHERE now = 0) USING (request_id, attempt) "
+        "ANTI JOIN (SELECT request_id FROM raw.later_files WHERE state = 'signed') "
+        "USING (request_id) ANTI JOIN (SELECT request_id FROM reviews "
+        "WHERE counts AND decision = 'reject') USING (request_id) "
+        "WHERE r.asset_state = 'quarantined'"
     ).fetchall()
     return int(count)

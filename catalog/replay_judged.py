@@ -1,4 +1,4 @@
-"""What a replay judges: requests that were made, and their scores as last measured, as views.
+"""What a replay judges: images that were made, with their scores as last measured, as one view.
 
 A part of catalog/replay_evaluate.py, and of catalog/rescore.py, which asks what lacks.
 """
@@ -7,73 +7,124 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalog.replay_sql import Pair
+from catalog.replay_sql import Measured, Pair
+from pipeline.errors import SetupError
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-REQUESTS, SCORES = "temp.judged_requests", "temp.judged_scores"
-"""Rows of raw.requests that were made and count, and their rows of raw.scores or raw.rescores."""
-
-
-DETECTOR = "coalesce(detector, evidence ->> '$.detector')"
-REVISION = "coalesce(revision, evidence ->> '$.weights_sha256', evidence ->> '$.revision')"
-"""Whose score it is; catalogs of earlier versions have it in the evidence alone."""
+REQUESTS = "temp.judged_requests"
+"""Rows of raw.images that were made and count, with the score set and the outcome that count."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Scores of one name by one detector: how many, and the sum of their images' hashes."""
+    """Scores of one name by one detector, and how many images have them."""
 
     pair: Pair
     detector: str | None
     revision: str | None
     images: int
-    hashes: int
 
 
-def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None) -> None:
-    """The views of what is judged, with as few joins as the catalog's content allows."""
+@dataclass(frozen=True)
+class ScoreSets:
+    """The signatures of the judged images, and how many images have each."""
+
+    signatures: Mapping[str, tuple[Measured, ...]]
+    images: Mapping[str, int]
+
+    @property
+    def judged(self) -> int:
+        """How many images there are."""
+        return sum(self.images.values())
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All scores by name and detector."""
+        counts: dict[Measured, int] = {}
+        for signature, scores in self.signatures.items():
+            for each in set(scores):
+                counts[each] = counts.get(each, 0) + self.images[signature]
+        found = [Group(each.pair, each.detector, each.revision, n) for each, n in counts.items()]
+        return tuple(
+            sorted(found, key=lambda each: (each.pair, each.detector or "", each.revision or ""))
+        )
+
+
+def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None) -> ScoreSets:
+    """Makes the view REQUESTS, with as few joins as the catalog's content allows.
+
+    `wanted` has the ids (column request_id) of those that are judged; None: all of them. Columns
+    are those of raw.images; `outcome` is the last verdict's. Images whose prompt or evidence was
+    erased cannot be judged again: they keep their verdicts.
+    """
     _spill_elsewhere(connection)
-    asked = ""
+    source, replaced = "raw.images AS r", []
     if wanted is not None:
         keep(connection, "wanted", wanted)
-        asked = "SEMI JOIN temp.wanted USING (request_id) "
-    # A request with several attempts, or whose attempt failed, is looked at one by one.
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE left_out AS WITH tried AS (SELECT request_id, attempt, state "
-        "FROM raw.requests WHERE hash(request_id) IN (SELECT hash(request_id) FROM raw.requests "
-        "GROUP BY 1 HAVING count(*) > 1 OR bool_or(state <> 'done'))), "
-        "counts AS (SELECT request_id, "
-        "coalesce(min(attempt) FILTER (state = 'done'), max(attempt)) AS attempt FROM tried "
-        "GROUP BY request_id) SELECT t.request_id, t.attempt FROM tried AS t "
-        "JOIN counts AS c USING (request_id) WHERE t.attempt <> c.attempt OR t.state <> 'done'"
-    )
+        source += " SEMI JOIN temp.wanted AS w ON w.request_id = r.request_id"
+    for table, rows in (
+        ("left_out", "SELECT request_key, attempt FROM raw.superseded"),
+        ("measured_again", "SELECT * EXCLUDE (request_id) FROM raw.latest_rescored"),
+        ("judged_again", "SELECT request_key, outcome FROM raw.since WHERE replayed"),
+    ):
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {rows}")
     if any_row(connection, "temp.left_out"):
-        asked += "ANTI JOIN temp.left_out USING (request_id, attempt) "
+        source += _joined("ANTI", "left_out", "o")
+    if any_row(connection, "temp.measured_again"):
+        source += _joined("LEFT", "measured_again", "m")
+        replaced += [
+            f"coalesce(m.{name}, r.{name}) AS {name}"
+            for name in ("signature", '"values"', "evidence")
+        ]
+    if any_row(connection, "temp.judged_again"):
+        source += " LEFT JOIN temp.judged_again AS j ON j.request_key = r.request_key"
+        replaced.append("coalesce(j.outcome, r.outcome) AS outcome")
+    columns = f"r.* REPLACE ({', '.join(replaced)})" if replaced else "r.*"
     connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW judged_requests AS SELECT * FROM raw.requests {asked}"
+        f"CREATE OR REPLACE TEMP VIEW judged_requests AS SELECT {columns} FROM {source} "
+        "WHERE r.state = 'done' AND r.prompt IS NOT NULL AND r.evidence IS NOT NULL"
     )
-    columns = "request_id, attempt, check_name, name, value, detector, revision, evidence"
-    scores = f"SELECT {columns} FROM raw.scores {asked}"
-    if any_row(connection, "raw.rescores"):
+    return _score_sets(connection)
+
+
+def _joined(kind: str, table: str, alias: str) -> str:
+    return (
+        f" {kind} JOIN temp.{table} AS {alias} "
+        f"ON {alias}.request_key = r.request_key AND {alias}.attempt = r.attempt"
+    )
+
+
+def _score_sets(connection: duckdb.DuckDBPyConnection) -> ScoreSets:
+    images = dict(
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE rescored AS SELECT DISTINCT check_name, name "
-            "FROM raw.rescores"
+            f"SELECT signature, count(*) FROM {REQUESTS} GROUP BY signature ORDER BY signature"
+        ).fetchall()
+    )
+    known = connection.execute(
+        "SELECT signature, any_value(scores) FROM raw.signatures GROUP BY signature"
+    ).fetchall()
+    if lost := images.keys() - {signature for signature, _ in known}:
+        raise SetupError(
+            f"the catalog does not say which scores {sum(images[each] for each in lost):,} images "
+            f"have (raw.signatures lacks {', '.join(sorted(lost)[:5])}): restore it from a backup"
         )
-        again = f"SELECT {columns} FROM raw.latest_rescores {asked}"
-        names = "(check_name, name) IN (SELECT (check_name, name) FROM temp.rescored)"
-        scores = (
-            f"{scores} WHERE NOT {names} UNION ALL SELECT {columns} FROM (SELECT * FROM raw.scores "
-            f"WHERE {names}) ANTI JOIN raw.rescores USING (request_id, attempt, check_name, name) "
-            f"{asked} UNION ALL {again}"
+    signatures = {
+        signature: tuple(
+            Measured((each["check_name"], each["name"]), each["detector"], each["revision"])
+            for each in scores
         )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW judged_scores AS {scores}")
+        for signature, scores in known
+        if signature in images
+    }
+    return ScoreSets(signatures, images)
 
 
 def _spill_elsewhere(connection: duckdb.DuckDBPyConnection) -> None:
@@ -82,37 +133,6 @@ def _spill_elsewhere(connection: duckdb.DuckDBPyConnection) -> None:
     ((current,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
     if current != spill:
         connection.execute(f"SET temp_directory = {quoted(spill)}")
-
-
-def count(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """How many images are judged, and the sum of their ids' hashes."""
-    ((images, hashes),) = connection.execute(
-        f"SELECT count(*), coalesce(sum(hash(request_id)), 0) FROM {REQUESTS}"
-    ).fetchall()
-    return images, hashes
-
-
-def groups_of(connection: duckdb.DuckDBPyConnection) -> list[Group]:
-    """All scores by name and detector."""
-    # Reading the evidence of all scores would take longer than all else.
-    rows = [
-        row
-        for recorded, detector, revision in (
-            ("IS NOT NULL", "detector", "revision"),
-            ("IS NULL", DETECTOR, REVISION),
-        )
-        for row in connection.execute(
-            f"SELECT check_name, name, {detector}, {revision}, count(*), sum(hash(request_id)) "
-            f"FROM {SCORES} WHERE detector {recorded} GROUP BY ALL"
-        ).fetchall()
-    ]
-    groups: dict[tuple[Pair, str | None, str | None], tuple[int, int]] = {}
-    for check, name, detector, revision, images, hashes in rows:
-        key = ((check, name), detector, revision)
-        before = groups.get(key, (0, 0))
-        groups[key] = (before[0] + images, before[1] + hashes)
-    found = [Group(*key, *sums) for key, sums in groups.items()]
-    return sorted(found, key=lambda each: (each.pair, each.detector or "", each.revision or ""))
 
 
 def near(connection: duckdb.DuckDBPyConnection, table: str) -> str:

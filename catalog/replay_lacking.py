@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from catalog.replay_facts import make_facts, note_missing
-from catalog.replay_judged import DETECTOR, REVISION, SCORES, count, define_judged, groups_of
-from catalog.replay_sql import compile_policy
+from catalog.replay_judged import REQUESTS, define_judged, keep
+from catalog.replay_sql import compile_policy, has
 from pipeline.policy_model import Policy
 
 if TYPE_CHECKING:
@@ -34,32 +33,27 @@ def lacking(
     `expected` are the weights of today by `check.score`; scores that it does not name may be from
     any.
     """
-    define_judged(connection, wanted)
-    judged, hashes = count(connection)
-    groups = groups_of(connection)
-    compiled = compile_policy(policy, list(dict.fromkeys(group.pair for group in groups)))
-    make_facts(connection)
-    note_missing(connection, compiled, groups, judged, hashes)
+    import pyarrow as pa
+
+    sets = define_judged(connection, wanted)
+    compiled = compile_policy(policy, sets.signatures)
+    rows = []
+    for signature, scores in sets.signatures.items():
+        checks = {
+            check
+            for (need, _), check in zip(compiled.needs, compiled.checks, strict=True)
+            if not has(need, scores)
+        }
+        for each in scores:
+            today = expected.get(".".join(each.pair).partition("@")[0])
+            needed = any(each.pair in pairs for _, pairs in compiled.needs)
+            if today and needed and each.revision not in today:
+                checks.add(each.pair[0])
+        if checks:
+            rows.append({"signature": signature, "checks": sorted(checks)})
+    schema = pa.schema([("signature", pa.string()), ("checks", pa.list_(pa.string()))])
+    keep(connection, "lacking_sets", pa.Table.from_pylist(rows, schema=schema))
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE lacks (request_id VARCHAR, check_name VARCHAR)"
-    )
-    for number, check in enumerate(compiled.checks):
-        connection.execute(
-            "INSERT INTO temp.lacks SELECT request_id, ? FROM temp.facts WHERE fact = ?",
-            [check, compiled.missing(number)],
-        )
-    needed = {compiled.pairs[pair] for _, pairs in compiled.needs for pair in pairs}
-    for group in groups:
-        today = expected.get(".".join(group.pair).partition("@")[0])
-        if today and group.pair in needed and group.revision not in today:
-            connection.execute(
-                f"INSERT INTO temp.lacks SELECT request_id, check_name FROM {SCORES} "
-                f"WHERE check_name = ? AND name = ? AND {DETECTOR} IS NOT DISTINCT FROM ? "
-                f"AND {REVISION} IS NOT DISTINCT FROM ?",
-                [*group.pair, group.detector, group.revision],
-            )
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE lacking AS SELECT request_id, "
-        "list(DISTINCT check_name ORDER BY check_name) AS checks FROM temp.lacks "
-        "GROUP BY request_id"
+        "CREATE OR REPLACE TEMP TABLE lacking AS SELECT request_id, checks "
+        f"FROM {REQUESTS} JOIN temp.lacking_sets USING (signature)"
     )

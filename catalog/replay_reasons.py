@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from catalog.replay_facts import request_of_row
-from catalog.replay_judged import REQUESTS, SCORES, near
+from catalog.replay_facts import REQUEST_COLUMNS, request_of_row
+from catalog.replay_judged import REQUESTS, ScoreSets, near
 from pipeline.policy_model import Policy
 from pipeline.records import Score, Verdict
 from pipeline.verdict import decide
@@ -25,11 +25,11 @@ AT_ONCE = 20_000
 
 
 def decided(
-    connection: duckdb.DuckDBPyConnection, policy: Policy, images: str
+    connection: duckdb.DuckDBPyConnection, policy: Policy, sets: ScoreSets, images: str
 ) -> Iterator[tuple[str, str, Verdict]]:
     """Request id, attempt and verdict of each request of the table `images`, which has both ids.
 
-    For connections on which `evaluate` has defined what is judged.
+    For connections on which `evaluate` has defined what is judged, and found these `sets`.
     """
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE to_decide AS SELECT request_id, attempt, "
@@ -42,19 +42,13 @@ def decided(
             "SELECT request_id, attempt FROM temp.to_decide WHERE part = ?",
             [part],
         )
-        yield from _part(connection, policy)
+        yield from _part(connection, policy, sets)
 
 
 def _part(
-    connection: duckdb.DuckDBPyConnection, policy: Policy
+    connection: duckdb.DuckDBPyConnection, policy: Policy, sets: ScoreSets
 ) -> Iterator[tuple[str, str, Verdict]]:
     here = near(connection, "temp.deciding")
-    scores: defaultdict[str, list[Score]] = defaultdict(list)
-    for request_id, check, name, value, evidence in connection.execute(
-        f"SELECT request_id, check_name, name, value, evidence FROM {SCORES} "
-        f"SEMI JOIN temp.deciding USING (request_id) WHERE {here} ORDER BY ALL"
-    ).fetchall():
-        scores[request_id].append(Score(check, name, value, _evidence(evidence)))
     licences: defaultdict[str, list[str]] = defaultdict(list)
     for request_id, licence in connection.execute(
         "SELECT DISTINCT u.request_id, coalesce(m.licence, '') FROM ("
@@ -67,22 +61,21 @@ def _part(
         licences[request_id].append(licence)
     for row in _requests(connection, here):
         request_id = row["request_id"]
-        verdict = decide(policy, request_of_row(row), licences[request_id], scores[request_id])
+        places = zip(sets.signatures[row["signature"]], row["values"], row["evidence"], strict=True)
+        scores = [
+            Score(*each.pair, value, json.loads(evidence)) for each, value, evidence in places
+        ]
+        verdict = decide(policy, request_of_row(row), licences[request_id], scores)
         yield request_id, row["attempt"], verdict
 
 
 def _requests(connection: duckdb.DuckDBPyConnection, here: str) -> Iterator[Mapping[str, Any]]:
-    """Rows of raw.requests with the terms that count now."""
+    """Rows of raw.images with the score set and the terms that count now."""
     found = connection.execute(
-        "SELECT r.* EXCLUDE (milliseconds, recorded_at, expires) REPLACE ("
-        "CASE WHEN t.request_id IS NULL THEN r.terms ELSE t.terms END AS terms) "
+        f'SELECT {REQUEST_COLUMNS}, signature, "values", evidence FROM (SELECT r.* REPLACE ('
+        "CASE WHEN t.renewed THEN t.terms ELSE r.terms END AS terms) "
         f"FROM (FROM {REQUESTS} WHERE {here}) AS r SEMI JOIN temp.deciding USING (request_id) "
-        "LEFT JOIN raw.latest_terms AS t ON t.request_id = r.request_id"
+        "LEFT JOIN raw.since AS t USING (request_id))"
     ).to_arrow_table()
     for batch in found.to_batches():
         yield from batch.to_pylist()
-
-
-def _evidence(text: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text) if text else {}
-    return found

@@ -1,4 +1,4 @@
-"""Compiles a policy into SQL over stored scores: which rows speak, and what they mean together.
+"""Compiles a policy into SQL over stored score sets: what each of its rules says of an image.
 
 A part of catalog/replay_evaluate.py. `pipeline/verdict.py::decide` is the law; this says the same
 of millions at once, and a property test holds the two together.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.policy_model import Policy
 from pipeline.policy_rules import (
@@ -32,22 +32,33 @@ LICENCES, DENIED = "licences", "prompts.deny"
 NORMAL = SEVERITIES.index("normal")
 
 Pair = tuple[str, str]
-"""A score as the table has it: check_name and name. Its place in `Compiled.pairs` is its number."""
+"""A score as the catalog has it: check_name and name."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One place of a score set: which score it is, and whose."""
+
+    pair: Pair
+    detector: str | None
+    revision: str | None
+
+
+Signatures = Mapping[str, Sequence[Measured]]
+"""What the scores of images are, by the images' column `signature`; of `values` the first is 1."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """One way in which a policy speaks. `sql` is its outcome's number for a request, or NULL.
+    """One way in which a policy speaks. `sql` is its outcome's number for an image, or NULL.
 
-    It is an aggregate over the rows (fact, value) that speak of the request.
+    It is a scalar over the columns `signature`, `values`, `unlicensed` and `denied`.
     """
 
     name: str
     """As in `Reason.rule`."""
     sql: str
     severity: int
-    facts: frozenset[int]
-    """Without a row of one of these it is silent."""
     rule: Rule | Combination | None = None
 
 
@@ -67,70 +78,214 @@ class Limits:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A policy over scores of these names. Facts are numbered: a pair, or what is `missing` …"""
+    """A policy over score sets of these signatures, in SQL over the columns that `Word` names."""
 
-    pairs: tuple[Pair, ...]
     words: tuple[Word, ...]
-    limits: tuple[tuple[int, Limits], ...]
-    """Pairs that matter, and between which limits their values do not."""
-    needs: tuple[tuple[Measurement, frozenset[int]], ...]
+    speaks: str
+    """Whether anything may speak of an image: cheaper than the words, and true where one does."""
+    beyond: str
+    """How far an image is beyond its bounds, in parts of them; infinite where a score lacks."""
+    needs: tuple[tuple[Measurement, frozenset[Pair]], ...]
     """Scores that must have been measured, and the pairs that are each."""
     checks: tuple[str, ...]
     """The check that measures each of them."""
 
-    def missing(self, need: int) -> int:
-        """The fact that a request lacks a needed score."""
-        return len(self.pairs) + need
 
-    @property
-    def licences(self) -> int:
-        """The fact that a model's licence is not listed."""
-        return len(self.pairs) + len(self.needs)
-
-    @property
-    def denied(self) -> int:
-        """The fact that a prompt holds a denied word."""
-        return self.licences + 1
+def compile_policy(policy: Policy, signatures: Signatures) -> Compiled:
+    """The policy in SQL; scores that no rule speaks of do not matter."""
+    return _Compiler(policy, signatures).compiled()
 
 
-@dataclass
-class _Writing:
-    """What has been compiled so far."""
-
-    policy: Policy
-    pairs: tuple[Pair, ...]
-    words: list[Word] = field(default_factory=list)
-    limits: dict[int, Limits] = field(default_factory=dict)
-    needs: dict[Measurement, frozenset[int]] = field(default_factory=dict)
-
-    def missing(self, need: Measurement) -> int:
-        return len(self.pairs) + list(self.needs).index(need)
-
-
-def compile_policy(policy: Policy, pairs: Sequence[Pair]) -> Compiled:
-    """The policy in SQL over scores of these names; names that no rule speaks of do not matter."""
-    writing = _Writing(policy, tuple(pairs))
-    checks = {need: part.check for part in _parts(policy) for need in policy.measurements(part)}
-    for need in checks:
-        writing.needs[need] = frozenset(
-            number for number, pair in enumerate(pairs) if need.covers(score_name(*pair, None))
-        )
-    for rule in policy.rules:
-        if isinstance(rule, Rule):
-            _rule(writing, rule)
-        else:
-            _combination(writing, rule)
-    _inputs(writing)
-    facts = len(pairs) + len(writing.needs)
-    for number, name in enumerate((LICENCES, DENIED)):
-        writing.words.append(_word(name, facts + number))
-    return Compiled(
-        writing.pairs,
-        tuple(writing.words),
-        tuple(sorted(writing.limits.items())),
-        tuple(writing.needs.items()),
-        tuple(checks[need] for need in writing.needs),
+def has(need: Measurement, scores: Iterable[Measured]) -> bool:
+    """Whether a set of scores holds one that a rule needs."""
+    return any(
+        need.covers(score_name(*each.pair, None)) and need.detector in ("", each.detector)
+        for each in scores
     )
+
+
+class _Compiler:
+    def __init__(self, policy: Policy, signatures: Signatures) -> None:
+        self._policy, self._signatures = policy, signatures
+        self._pairs = list(
+            dict.fromkeys(each.pair for scores in signatures.values() for each in scores)
+        )
+        self._words: list[Word] = []
+        self._limits: dict[Pair, Limits] = {}
+        self._checks = {
+            need: part.check for part in _parts(policy) for need in policy.measurements(part)
+        }
+
+    def compiled(self) -> Compiled:
+        for rule in self._policy.rules:
+            if isinstance(rule, Rule):
+                self._rule(rule)
+            else:
+                self._combination(rule)
+        self._inputs()
+        self._words.append(Word(LICENCES, "CASE WHEN unlicensed THEN 2 END", NORMAL))
+        self._words.append(Word(DENIED, "CASE WHEN denied THEN 2 END", NORMAL))
+        needs = {
+            need: frozenset(pair for pair in self._pairs if need.covers(score_name(*pair, None)))
+            for need in self._checks
+        }
+        return Compiled(
+            tuple(self._words),
+            f"unlicensed OR denied OR {self._by_signature(self._speaks)}",
+            f"CASE WHEN unlicensed OR denied THEN 'Infinity'::DOUBLE "
+            f"ELSE {self._by_signature(self._beyond)} END",
+            tuple(needs.items()),
+            tuple(self._checks.values()),
+        )
+
+    def _by_signature(self, sql: Callable[[str], str | None]) -> str:
+        """One expression that is `sql` of the image's own signature, NULL where that is None."""
+        alike: dict[str, list[str]] = {}
+        for signature in self._signatures:
+            if said := sql(signature):
+                alike.setdefault(said, []).append(signature)
+        if not alike:
+            return "NULL"
+        if len(self._signatures) == 1:
+            return f"({next(iter(alike))})"
+        cases = (
+            f"WHEN signature IN ({', '.join(map(_quoted, found))}) THEN {said}"
+            for said, found in alike.items()
+        )
+        return f"(CASE {' '.join(cases)} END)"
+
+    def _values(self, signature: str, pair: Pair) -> list[str]:
+        """The values of a score, one for each detector that measured it."""
+        return [
+            f'"values"[{place}]'
+            for place, each in enumerate(self._signatures[signature], 1)
+            if each.pair == pair
+        ]
+
+    def _about(self, part: Rule | Condition) -> list[Pair]:
+        """The pairs that a rule or condition is about, as `decide` has it."""
+        meant = self._policy.measurements(part)
+        left_out = self._policy.left_out(part)
+        return [
+            pair
+            for pair in self._pairs
+            if any(need.covers(score_name(*pair, None)) for need in meant)
+            and pair[1].partition("@")[2] not in left_out
+        ]
+
+    def _lacks(self, signature: str, needs: Iterable[Measurement]) -> bool:
+        scores = self._signatures[signature]
+        return any(not has(need, scores) for need in needs)
+
+    def _rule(self, rule: Rule) -> None:
+        severity = _severity(rule)
+        for need in self._policy.measurements(rule):
+
+            def missing(signature: str, need: Measurement = need) -> str | None:
+                return "2" if self._lacks(signature, [need]) else None
+
+            name = need.name + rule.suffix
+            self._words.append(Word(name, self._by_signature(missing), severity, rule))
+        outcomes = [(2, rule.block), (1, rule.review)]
+        for pair in self._about(rule):
+
+            def says(signature: str, pair: Pair = pair) -> str | None:
+                broken = [
+                    f"CASE WHEN {_unusable(value)} THEN 2 "
+                    + " ".join(
+                        f"WHEN {_broken(value, bound)} THEN {code}"
+                        for code, bound in outcomes
+                        if bound
+                    )
+                    + " END"
+                    for value in self._values(signature, pair)
+                ]
+                return _greatest(broken)
+
+            name = score_name(*pair, None) + rule.suffix
+            self._words.append(Word(name, self._by_signature(says), severity, rule))
+            for bound in (rule.review, rule.block):
+                if bound:
+                    self._note(pair, bound)
+
+    def _combination(self, rule: Combination) -> None:
+        parts = list(conditions(rule.whole))
+        pairs = {pair: None for part in parts for pair in self._about(part)}
+        needs = {need: None for part in parts for need in self._policy.measurements(part)}
+        for part in parts:
+            for pair in self._about(part):
+                self._note(pair, part)
+
+        def says(signature: str) -> str:
+            values = [value for pair in pairs for value in self._values(signature, pair)]
+            lacks = "true" if self._lacks(signature, needs) else "false"
+            faults = " OR ".join([lacks, *map(_unusable, values)])
+            holds = self._holds(signature, rule.whole)
+            return f"CASE WHEN {faults} THEN 2 WHEN {holds} THEN {CODES.index(rule.outcome)} END"
+
+        self._words.append(Word(rule.name, self._by_signature(says), _severity(rule), rule))
+
+    def _holds(self, signature: str, part: Condition | AllOf | AnyOf) -> str:
+        if isinstance(part, Condition):
+            broken = [
+                _broken(value, part)
+                for pair in self._about(part)
+                for value in self._values(signature, pair)
+            ]
+            return f"({' OR '.join(broken)})" if broken else "false"
+        inside = part.all if isinstance(part, AllOf) else part.any
+        link = " AND " if isinstance(part, AllOf) else " OR "
+        return "(" + link.join(self._holds(signature, each) for each in inside) + ")"
+
+    def _inputs(self) -> None:
+        """What a policy says of images made from others, without a rule of its own."""
+        inputs = self._policy.inputs
+        least = inputs.preserved_db
+        spoken = {PRESERVED: (f"isnan({{0}}) OR {{0}} < {_number(least)}", 2, Bound(below=least))}
+        if inputs.restricted != "ignore":
+            # NaN is greater than all numbers in SQL: a count that is not known is a restriction.
+            code = 1 if inputs.restricted == "review" else 2
+            spoken[RESTRICTED] = ("NOT {0} <= 0", code, Bound(at_least=_LEAST))
+        for pair in self._pairs:
+            name = score_name(*pair, None)
+            if name not in spoken:
+                continue
+            broken, code, bound = spoken[name]
+
+            def says(
+                signature: str, pair: Pair = pair, broken: str = broken, code: int = code
+            ) -> str | None:
+                values = self._values(signature, pair)
+                return _greatest([f"CASE WHEN {broken.format(v)} THEN {code} END" for v in values])
+
+            self._words.append(Word(name, self._by_signature(says), NORMAL))
+            self._note(pair, bound)
+
+    def _note(self, pair: Pair, bound: Bound) -> None:
+        self._limits[pair] = self._limits.get(pair, Limits()).narrowed(bound)
+
+    def _speaks(self, signature: str) -> str:
+        if self._lacks(signature, self._checks):
+            return "true"
+        # NaN is greater than all numbers, so it is within no limits.
+        beyond = [
+            f"({value} < {_number(limits.at_least)} AND {value} >= {_number(limits.below)}) "
+            "IS NOT TRUE"
+            for pair, limits in self._limits.items()
+            for value in self._values(signature, pair)
+        ]
+        return " OR ".join(beyond) or "false"
+
+    def _beyond(self, signature: str) -> str:
+        if self._lacks(signature, self._checks):
+            return "'Infinity'::DOUBLE"
+        parts = [
+            f"({value} - {_number(limits.at_least)}) / {_number(abs(limits.at_least) or 1)}, "
+            f"({_number(limits.below)} - {value}) / {_number(abs(limits.below) or 1)}"
+            for pair, limits in self._limits.items()
+            for value in self._values(signature, pair)
+        ]
+        return f"greatest({', '.join(parts)})" if parts else "NULL::DOUBLE"
 
 
 def _parts(policy: Policy) -> list[Rule | Condition]:
@@ -140,99 +295,28 @@ def _parts(policy: Policy) -> list[Rule | Condition]:
     return found
 
 
-def _about(writing: _Writing, part: Rule | Condition) -> list[int]:
-    """The pairs that a rule or condition is about, as `decide` has it."""
-    meant = writing.policy.measurements(part)
-    found = sorted({pair for need in meant for pair in writing.needs[need]})
-    left_out = writing.policy.left_out(part)
-    return [pair for pair in found if writing.pairs[pair][1].partition("@")[2] not in left_out]
-
-
-def _rule(writing: _Writing, rule: Rule) -> None:
-    severity = _severity(rule)
-    for need in writing.policy.measurements(rule):
-        name = need.name + rule.suffix
-        writing.words.append(_word(name, writing.missing(need), severity, rule))
-    for pair in _about(writing, rule):
-        outcomes = [
-            f"WHEN {_broken(bound)} THEN {code}"
-            for code, bound in ((2, rule.block), (1, rule.review))
-            if bound
-        ]
-        sql = f"max(CASE WHEN {_UNUSABLE} THEN 2 {' '.join(outcomes)} END) FILTER (fact = {pair})"
-        name = score_name(*writing.pairs[pair], None) + rule.suffix
-        writing.words.append(Word(name, sql, severity, frozenset({pair}), rule))
-        for bound in (rule.review, rule.block):
-            if bound:
-                _note(writing, pair, bound)
-
-
-def _word(name: str, fact: int, severity: int = NORMAL, rule: Rule | None = None) -> Word:
-    """A fact that blocks by itself."""
-    return Word(name, f"max(2) FILTER (fact = {fact})", severity, frozenset({fact}), rule)
-
-
-def _combination(writing: _Writing, rule: Combination) -> None:
-    parts = list(conditions(rule.whole))
-    pairs = {pair for part in parts for pair in _about(writing, part)}
-    needs = {need for part in parts for need in writing.policy.measurements(part)}
-    missing = {writing.missing(need) for need in needs}
-    for part in parts:
-        for pair in _about(writing, part):
-            _note(writing, pair, part)
-    faults = f"bool_or({_in(missing)} OR ({_in(pairs)} AND {_UNUSABLE}))"
-    holds = _holds(writing, rule.whole)
-    sql = f"CASE WHEN {faults} THEN 2 WHEN {holds} THEN {CODES.index(rule.outcome)} END"
-    facts = frozenset(pairs | missing)
-    writing.words.append(Word(rule.name, sql, _severity(rule), facts, rule))
-
-
-def _holds(writing: _Writing, part: Condition | AllOf | AnyOf) -> str:
-    if isinstance(part, Condition):
-        broken = f"{_in(_about(writing, part))} AND {_broken(part)}"
-        return f"coalesce(bool_or({broken}), false)"
-    inside = part.all if isinstance(part, AllOf) else part.any
-    link = " AND " if isinstance(part, AllOf) else " OR "
-    return "(" + link.join(_holds(writing, each) for each in inside) + ")"
-
-
-def _inputs(writing: _Writing) -> None:
-    """What a policy says of images made from others, without a rule of its own."""
-    inputs = writing.policy.inputs
-    least = inputs.preserved_db
-    spoken = {PRESERVED: (f"isnan(value) OR value < {_number(least)}", 2, Bound(below=least))}
-    if inputs.restricted != "ignore":
-        # NaN is greater than all numbers in SQL: a count that is not known is a restriction.
-        code = 1 if inputs.restricted == "review" else 2
-        spoken[RESTRICTED] = ("NOT value <= 0", code, Bound(at_least=_LEAST))
-    for number, pair in enumerate(writing.pairs):
-        name = score_name(*pair, None)
-        if name in spoken:
-            broken, code, bound = spoken[name]
-            sql = f"max(CASE WHEN {broken} THEN {code} END) FILTER (fact = {number})"
-            writing.words.append(Word(name, sql, NORMAL, frozenset({number})))
-            _note(writing, number, bound)
-
-
-_UNUSABLE = "coalesce(NOT isfinite(value), true)"
 _LEAST = 5e-324
 """The least number above 0."""
 
 
-def _note(writing: _Writing, pair: int, bound: Bound) -> None:
-    writing.limits[pair] = writing.limits.get(pair, Limits()).narrowed(bound)
+def _unusable(value: str) -> str:
+    return f"coalesce(NOT isfinite({value}), true)"
 
 
-def _broken(bound: Bound) -> str:
-    return f"value {'>=' if bound.at_least is not None else '<'} {_number(bound.value)}"
+def _broken(value: str, bound: Bound) -> str:
+    return f"{value} {'>=' if bound.at_least is not None else '<'} {_number(bound.value)}"
+
+
+def _greatest(sqls: Sequence[str]) -> str | None:
+    return f"greatest({', '.join(sqls)})" if len(sqls) > 1 else next(iter(sqls), None)
 
 
 def _number(value: float) -> str:
     return f"'{value!r}'::DOUBLE"
 
 
-def _in(facts: set[int] | list[int]) -> str:
-    return f"fact IN ({', '.join(map(str, sorted(facts)))})" if facts else "false"
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _severity(rule: Rule | Combination) -> int:

@@ -1,11 +1,12 @@
 """Which stored scores a policy lacks, the pixels to measure them on, and what was measured.
 
-flows/rescore.py drives it: catalog → images → checks → raw.rescores. A score that is measured
+flows/rescore.py drives it: catalog → images → checks → raw.rescored. A score that is measured
 again supersedes the stored one, which stays.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,16 +18,17 @@ import numpy as np
 
 from catalog.lake import Lake
 from catalog.replay import Expected, named
-from catalog.replay_facts import request_of_row
-from catalog.replay_judged import REQUESTS
+from catalog.replay_facts import REQUEST_COLUMNS, request_of_row
+from catalog.replay_judged import REQUESTS, quoted
 from catalog.replay_lacking import LACKING, lacking
-from catalog.rows import arrow, score_row
+from catalog.rows import arrow, score_set, text_table
 from catalog.upkeep import merge_small_files
-from catalog.write import MERGE_EVERY
+from catalog.write import MERGE_EVERY, insert_signatures, insert_table
 from pipeline.checks.protocol import Check, ImageBatch, run_checks
 from pipeline.errors import PlatemarkError
 from pipeline.images import RgbImage, decode_limited
 from pipeline.policy_model import Policy
+from pipeline.records import Score
 from pipeline.request import Request
 from pipeline.settings import Settings
 from pipeline.store import path_of, sha256_of
@@ -106,12 +108,12 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Each lacking image with the file that is left: the quarantined one, which has no losses."""
     found: list[dict[str, Any]] = (
         connection.execute(
-            "SELECT r.* EXCLUDE (milliseconds, recorded_at, expires), l.checks, "
-            "a.sha256 AS file_sha256, a.url, a.pixels_sha256 "
+            f"SELECT {REQUEST_COLUMNS}, checks, "
+            "CASE WHEN r.url IS NULL AND f.url IS NOT NULL THEN f.sha256 ELSE r.sha256 END "
+            "AS file_sha256, coalesce(r.url, f.url) AS url, r.pixels_sha256 "
             f"FROM {REQUESTS} AS r JOIN {LACKING} AS l USING (request_id) "
-            "JOIN (SELECT * FROM raw.assets QUALIFY row_number() OVER (PARTITION BY request_id, "
-            "attempt ORDER BY url IS NULL, state, recorded_at DESC) = 1) AS a "
-            "USING (request_id, attempt)"
+            "LEFT JOIN (SELECT request_id, sha256, url FROM raw.since WHERE remade) AS f "
+            "USING (request_id)"
         )
         .to_arrow_table()
         .to_pylist()
@@ -173,8 +175,7 @@ def measure(
             lost.append(_lost(each, str(error)))
         else:
             opened.setdefault(image.shape, []).append((each, image))
-    rows: list[dict[str, Any]] = []
-    measured = 0
+    again: dict[tuple[str, str], tuple[Score, ...]] = {}
     for group in opened.values():
         found = [each for each, _ in group]
         images = StoredImages(
@@ -186,34 +187,70 @@ def measure(
             if checked.error:
                 lost.append(_lost(each, checked.error))
                 continue
-            key = {"request_id": each.request.request_id, "attempt": each.attempt}
-            rows += [{**key, **score_row(score)} for score in checked.scores]
-            measured += 1
-    if rows:
-        record_rescores(lake, rows)
-    return measured, lost
+            again[each.request.request_id, each.attempt] = checked.scores
+    if again:
+        record_rescores(lake, again)
+    return len(again), lost
 
 
-def record_rescores(lake: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Appends scores that were measured again, all of one moment: they supersede stored ones."""
-    table = arrow("scores", rows)
+def record_rescores(lake: Lake, again: Mapping[tuple[str, str], Sequence[Score]]) -> None:
+    """Appends scores that were measured again, by request id and attempt, in one transaction.
+
+    They supersede stored ones of the same names; the others of an image are kept beside them.
+    """
     now = datetime.now(UTC)
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
-        connection.register("incoming", table)
-        try:
-            connection.execute(
-                "INSERT INTO raw.rescores BY NAME SELECT *, ?::TIMESTAMPTZ AS measured_at "
-                "FROM incoming",
-                [now],
-            )
-        finally:
-            connection.unregister("incoming")
+        rows, signatures = [], []
+        stored = _stored_scores(connection, list(again))
+        for (request_id, attempt), scores in again.items():
+            new = {(score.check, score.name) for score in scores}
+            kept = [
+                score
+                for score in stored[request_id, attempt]
+                if (score.check, score.name) not in new
+            ]
+            signature, columns = score_set([*kept, *scores])
+            signatures.append(signature)
+            key = {"request_id": request_id, "attempt": attempt}
+            rows.append({**key, **columns, "measured_at": now})
+        insert_signatures(connection, arrow("signatures", signatures))
+        insert_table(connection, "rescored", arrow("rescored", rows))
 
     lake.transact(append)
     lake.unmerged += 1
     if lake.unmerged >= MERGE_EVERY:
         merge_small_files(lake)
+
+
+def _stored_scores(
+    connection: duckdb.DuckDBPyConnection, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], list[Score]]:
+    """The scores of images as last measured, by request id and attempt."""
+    ids, attempts = zip(*keys, strict=True)
+    connection.register("measured", text_table(request_id=ids, attempt=attempts))
+    listed = ", ".join(map(quoted, sorted(set(attempts))))
+    try:
+        rows = connection.execute(
+            "SELECT request_id, attempt, n.scores, "
+            'coalesce(a."values", r."values"), coalesce(a.evidence, r.evidence) '
+            "FROM raw.images AS r SEMI JOIN measured USING (request_id, attempt) "
+            "LEFT JOIN (SELECT * EXCLUDE (request_key) FROM raw.latest_rescored) AS a "
+            "USING (request_id, attempt) "
+            "JOIN (SELECT DISTINCT * FROM raw.signatures) AS n "
+            "ON n.signature = coalesce(a.signature, r.signature) "
+            # With it whole files are skipped.
+            f"WHERE attempt IN ({listed})"
+        ).fetchall()
+    finally:
+        connection.unregister("measured")
+    return {
+        (request_id, attempt): [
+            Score(each["check_name"], each["name"], value, json.loads(evidence))
+            for each, value, evidence in zip(scores, values, evidences, strict=True)
+        ]
+        for request_id, attempt, scores, values, evidences in rows
+    }
 
 
 def _pixels(settings: Settings, stored: Stored) -> RgbImage:

@@ -5,28 +5,36 @@ from __future__ import annotations
 import base64
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import IO, Any
 from uuid import UUID
 
-from catalog.audit import Answer
+from catalog.isolated import Answer
 
-# A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet runs a cell that begins so as a formula, in full width too where it reads Chinese or
+# Japanese (OWASP, "CSV Injection", owasp.org, read 2026-11).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CHUNK_ROWS = 10_000
 
 
 def write_csv(answer: Answer, stream: IO[str]) -> None:
     """RFC 4180 with a header line; nested values as JSON, bytes as base64, times as ISO 8601.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Text that a spreadsheet would run as a formula, column names too, gets an apostrophe before it.
     """
+    write_csv_rows(_rows(answer), stream, answer.columns)
+
+
+def write_csv_rows(
+    rows: Iterable[Mapping[str, Any]], stream: IO[str], columns: Sequence[str]
+) -> None:
+    """The same of rows that are no answer."""
     writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(answer.columns)
-    for row in _rows(answer):
-        writer.writerow([_cell(value) for value in row.values()])
+    writer.writerow([_cell(name) for name in columns])
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in columns])
 
 
 def write_json(answer: Answer, stream: IO[str]) -> None:

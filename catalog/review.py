@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
-from catalog.rows import arrow, asset_row, manifest_row
+from catalog.rows import arrow, later_file_row, manifest_row
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError
 from pipeline.records import SEVERITIES, Asset, Review, Signed
@@ -74,14 +74,10 @@ def record_review(
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
         state = connection.execute(
-            "SELECT c.attempt, v.outcome, w.decision, w.reviewer, a.perceptual_hash, "
-            "NOT w.approval_holds AS lapsed, list_transform(list_filter(v.reasons, "
-            "lambda one: one.outcome = 'review'), lambda one: one.rule) AS rules, "
-            "v.policy_digest "
-            "FROM raw.current AS c LEFT JOIN verdicts AS v USING (request_id) "
-            "LEFT JOIN raw.decisions AS w ON w.request_id = c.request_id "
-            "LEFT JOIN assets AS a ON a.request_id = c.request_id "
-            "WHERE c.request_id = ? LIMIT 1",
+            "SELECT attempt, outcome, decision, reviewer, perceptual_hash, "
+            "NOT approval_holds AS lapsed, list_transform(list_filter(reasons, "
+            "lambda one: one.outcome = 'review'), lambda one: one.rule) AS rules, policy_digest "
+            "FROM raw.counted WHERE request_id = ?",
             [request_id],
         ).fetchone()
         faults = _faults(review, state)
@@ -107,11 +103,10 @@ def record_review(
             },
         )
         if asset and signed:
-            files = [
-                {**key, **asset_row(asset, "review", state[4]), "recorded_at": review.decided_at}
-            ]
+            kept = later_file_row(asset, signed, "review", state[4])
+            files = [{**key, **kept, "recorded_at": review.decided_at}]
             stores = [{**key, **manifest_row(asset, signed), "recorded_at": review.decided_at}]
-            insert_table(connection, "assets", arrow("assets", files))
+            insert_table(connection, "later_files", arrow("later_files", files))
             insert_table(connection, "manifests", arrow("manifests", stores))
 
     lake.transact(append)

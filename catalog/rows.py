@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
@@ -42,50 +43,59 @@ def batch_tables(
 ) -> dict[str, pa.Table]:
     """The rows of one batch by table name, without the tables that would get none.
 
-    A failed image still has its request row, with `error`, and the scores that were taken.
+    A failed image still has its row, with `error`, and the scores that were taken. `signatures` may
+    be known already.
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _schemas()}
+    signatures: dict[str, dict[str, Any]] = {}
     for one in produced:
         key = {"request_id": one.request.request_id, "attempt": attempt}
-        rows["requests"].append(
-            {
-                **key,
-                "run_id": run_id,
-                "batch_id": batch_id,
-                "state": "done" if one.error is None else "failed",
-                "error": one.error,
-                "recorded_at": now,
-                "milliseconds": as_json(dict(one.milliseconds)),
-                **_request_row(one.request),
-            }
-        )
+        signature, scores = score_set(one.scores)
+        signatures[signature["signature"]] = signature
+        row = {
+            **key,
+            "request_key": uuid.UUID(one.request.request_id[:32]).bytes,
+            "run_id": run_id,
+            "batch_id": batch_id,
+            "state": "done" if one.error is None else "failed",
+            "error": one.error,
+            "recorded_at": now,
+            "milliseconds": as_json(dict(one.milliseconds)),
+            "generate_ms": one.milliseconds.get("generate"),
+            **_request_row(one.request),
+            **scores,
+        }
+        rows["images"].append(row)
         rows["inputs"] += [{**key, **_input_row(used)} for used in one.used]
-        rows["scores"] += [{**key, **score_row(score)} for score in one.scores]
         if one.error is not None:
             continue
         if one.verdict is None or one.asset is None:
             raise ValueError(f"{key['request_id']} has neither an error nor a verdict and asset")
-        rows["verdicts"].append({**key, **verdict_row(one.verdict), "decided_at": now})
-        rows["assets"].append(
-            {**key, **asset_row(one.asset, "run", one.perceptual_hash), "recorded_at": now}
-        )
+        row |= {**verdict_row(one.verdict), **_file_row(one.asset, one.perceptual_hash)}
         if one.signed is not None:
+            row |= {"c2pa_label": one.signed.label, "certificate": one.signed.certificate}
             rows["manifests"].append(
                 {**key, **manifest_row(one.asset, one.signed), "recorded_at": now}
             )
+    rows["signatures"] = list(signatures.values())
     return {name: arrow(name, found) for name, found in rows.items() if found}
 
 
-def score_row(score: Score) -> dict[str, Any]:
-    """A score's columns; `detector` and `revision` are its evidence's, to be grouped by."""
-    evidence = dict(score.evidence)
-    return {
-        "check_name": score.check,
-        "name": score.name,
-        "value": float(score.value),
-        "evidence": as_json(evidence),
-        "detector": evidence.get("detector"),
-        "revision": evidence.get("weights_sha256") or evidence.get("revision"),
+def score_set(scores: Sequence[Score]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row of raw.signatures, and an image's columns `signature`, `values` and `evidence`.
+
+    `detector` and `revision` are each evidence's, to be grouped by.
+    """
+    names = []
+    for score in scores:
+        revision = score.evidence.get("weights_sha256") or score.evidence.get("revision")
+        named = {"check_name": score.check, "name": score.name}
+        names.append({**named, "detector": score.evidence.get("detector"), "revision": revision})
+    signature = hashlib.sha256(canonical_json(names)).hexdigest()[:16]
+    return {"signature": signature, "scores": names}, {
+        "signature": signature,
+        "values": [float(score.value) for score in scores],
+        "evidence": [as_json(dict(score.evidence)) for score in scores],
     }
 
 
@@ -103,8 +113,13 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def asset_row(asset: Asset, made_by: str, perceptual_hash: str | None) -> dict[str, Any]:
-    """An asset's columns; `made_by` is `run` or `review`, `perceptual_hash` hex."""
+def later_file_row(
+    asset: Asset, signed: Signed, made_by: str, perceptual_hash: str | None
+) -> dict[str, Any]:
+    """The columns of a file made after the run, by `made_by`: a review, a replay.
+
+    `perceptual_hash` in hex.
+    """
     return {
         "made_by": made_by,
         "sha256": asset.sha256,
@@ -113,6 +128,22 @@ def asset_row(asset: Asset, made_by: str, perceptual_hash: str | None) -> dict[s
         "mime": asset.mime,
         "width": asset.width,
         "height": asset.height,
+        "size": asset.size,
+        "pixels_sha256": asset.pixels_sha256,
+        "perceptual_hash": perceptual_hash,
+        "c2pa_label": signed.label,
+        "certificate": signed.certificate,
+    }
+
+
+def _file_row(asset: Asset, perceptual_hash: str | None) -> dict[str, Any]:
+    return {
+        "sha256": asset.sha256,
+        "asset_state": asset.state,
+        "url": asset.url,
+        "mime": asset.mime,
+        "made_width": asset.width,
+        "made_height": asset.height,
         "size": asset.size,
         "pixels_sha256": asset.pixels_sha256,
         "perceptual_hash": perceptual_hash,
@@ -212,12 +243,24 @@ def _schemas() -> dict[str, pa.Schema]:
         **dict.fromkeys(("score", "bound"), real),
         **dict.fromkeys(("evidence", "severity", "declared", "detector", "revision"), text),
     }
+    verdict = {
+        **dict.fromkeys(("outcome", "policy", "policy_version", "policy_digest"), text),
+        "reasons": pa.list_(pa.struct(reason)),
+    }
+    score_set = {
+        "signature": text,
+        "values": pa.list_(real),
+        "evidence": pa.list_(text),
+    }
     columns: dict[str, dict[str, Any]] = {
-        "requests": {
+        "images": {
             **key,
+            "request_key": pa.uuid(),
             **dict.fromkeys(("run_id", "batch_id", "state", "error"), text),
             "recorded_at": moment,
-            **dict.fromkeys(("milliseconds", "sku"), text),
+            "milliseconds": text,
+            "generate_ms": real,
+            "sku": text,
             "index": whole,
             **dict.fromkeys(("campaign", "client", "mode", "model", "model_revision"), text),
             **dict.fromkeys(("prompt", "prompt_sha256", "negative_prompt"), text),
@@ -226,6 +269,19 @@ def _schemas() -> dict[str, pa.Schema]:
             "guidance": real,
             **dict.fromkeys(("scheduler", "recipe"), text),
             **terms,
+            **score_set,
+            **verdict,
+            **dict.fromkeys(("sha256", "asset_state", "url", "mime"), text),
+            **dict.fromkeys(("made_width", "made_height"), small),
+            "size": whole,
+            **dict.fromkeys(("pixels_sha256", "perceptual_hash"), text),
+            **dict.fromkeys(("c2pa_label", "certificate"), text),
+        },
+        "signatures": {
+            "signature": text,
+            "scores": pa.list_(
+                pa.struct(dict.fromkeys(("check_name", "name", "detector", "revision"), text))
+            ),
         },
         "inputs": {
             **key,
@@ -234,24 +290,16 @@ def _schemas() -> dict[str, pa.Schema]:
             **dict.fromkeys(("source_request_id", "c2pa_state", "c2pa_label"), text),
             "restrictions": pa.list_(text),
         },
-        "scores": {
-            **key,
-            **dict.fromkeys(("check_name", "name"), text),
-            "value": real,
-            **dict.fromkeys(("evidence", "detector", "revision"), text),
-        },
-        "verdicts": {
-            **key,
-            **dict.fromkeys(("outcome", "policy", "policy_version", "policy_digest"), text),
-            "reasons": pa.list_(pa.struct(reason)),
-            "decided_at": moment,
-        },
-        "assets": {
+        "rescored": {**key, **score_set, "measured_at": moment},
+        "verdicts": {**key, **verdict, "decided_at": moment},
+        "later_files": {
             **key,
             **dict.fromkeys(("made_by", "sha256", "state", "url", "mime"), text),
             **dict.fromkeys(("width", "height"), small),
             "size": whole,
-            **dict.fromkeys(("pixels_sha256", "perceptual_hash"), text),
+            **dict.fromkeys(
+                ("pixels_sha256", "perceptual_hash", "c2pa_label", "certificate"), text
+            ),
             "recorded_at": moment,
         },
         "manifests": {

@@ -19,7 +19,10 @@ from pydantic import ValidationError
 
 from catalog.audit import Limits, isolated, select
 from catalog.lake import patiently
+from catalog.licensing import licence_reasons
 from catalog.rows import text_table
+from catalog.sold import sold_reasons
+from pipeline.licences import Licences, shipped_licences
 from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
@@ -30,11 +33,6 @@ EVERYTHING = "true"
 _IMAGES = (
     "SELECT * EXCLUDE (recorded_at, reviewed_at) FROM images SEMI JOIN wanted USING (request_id) "
     'ORDER BY sku, "index", request_id'
-)
-_EARLIER = (
-    "SELECT a.request_id, p.pack_id, p.licensee, p.expires, p.terms FROM pack_assets AS a "
-    "JOIN packs AS p USING (pack_id) SEMI JOIN wanted USING (request_id) "
-    "GROUP BY ALL ORDER BY min(p.created_at)"
 )
 _TERMS = (
     "SELECT DISTINCT terms FROM images SEMI JOIN wanted USING (request_id) "
@@ -60,14 +58,17 @@ class Selection:
     left_out: tuple[LeftOut, ...]
 
 
-def choose(folder: Path, where: str, terms: UsageTerms, today: date) -> Selection:
+def choose(
+    folder: Path, where: str, terms: UsageTerms, today: date, licences: Licences | None = None
+) -> Selection:
     """Of the images that `where` names, those that may be given under `terms` on `today` (UTC).
 
     `where` is a condition over the view `images`, checked like any auditor's SQL. Both parts come
-    by sku, index and request id. Raises InputError for a wrong condition.
+    by sku, index and request id. `licences` is the table to judge by, default the shipped one.
+    Raises InputError for a wrong condition.
     """
     with _named(folder, where) as (connection, request_ids):
-        judged = patiently(lambda: judge(connection, request_ids, terms, today), folder)
+        judged = patiently(lambda: judge(connection, request_ids, terms, today, licences), folder)
     return Selection(
         tuple(row for row, reasons in judged if not reasons),
         tuple(left_out_because(row, reasons) for row, reasons in judged if reasons),
@@ -79,26 +80,28 @@ def judge(
     request_ids: Iterable[str],
     terms: UsageTerms,
     today: date,
+    licences: Licences | None = None,
 ) -> list[tuple[Mapping[str, Any], list[str]]]:
     """These requests' rows of `images`, each with why it may not be given; no reason: it may.
 
     Asked when images are chosen, and again in the transaction that records them.
     """
-    images, earlier = _rows(connection, request_ids, _IMAGES, _EARLIER)
-    grants: dict[str, list[Mapping[str, Any]]] = {}
-    for grant in earlier:
-        grants.setdefault(grant["request_id"], []).append(grant)
-    return [
-        (
-            row,
-            _not_cleared(row)
-            or [
-                *_outside(row, terms, today),
-                *_exclusive(grants.get(row["request_id"], ()), terms, today),
-            ],
-        )
-        for row in images
-    ]
+    (images,) = _rows(connection, request_ids, _IMAGES)
+    refused = {row["request_id"]: _not_cleared(row) for row in images}
+    cleared = [row for row in images if not refused[row["request_id"]]]
+    own = {row["request_id"]: _terms(row) for row in cleared}
+    granted = {key: found for key, found in own.items() if isinstance(found, UsageTerms)}
+    table = licences or shipped_licences()
+    licensed = licence_reasons(connection, cleared, granted, terms, table, today)
+    sold = sold_reasons(connection, cleared, terms, today)
+    for row in cleared:
+        key = row["request_id"]
+        refused[key] = [
+            *_outside(row, terms, today),
+            *map(str, licensed.get(key, ())),
+            *map(str, sold.get(key, ())),
+        ]
+    return [(row, refused[row["request_id"]]) for row in images]
 
 
 def own_terms(folder: Path, where: str) -> tuple[UsageTerms, ...]:
@@ -168,7 +171,9 @@ def _not_cleared(row: Mapping[str, Any]) -> list[str]:
 
 def _outside(row: Mapping[str, Any], terms: UsageTerms, today: date) -> list[str]:
     granted = _terms(row)
-    return [granted] if isinstance(granted, str) else terms.outside(granted, today)
+    if isinstance(granted, str):
+        return [granted]
+    return terms.outside(granted, today, row["sku"])
 
 
 def _without_terms(row: Mapping[str, Any]) -> list[str]:
@@ -190,15 +195,3 @@ def _parsed(text: str) -> UsageTerms | str:
         return UsageTerms.model_validate(json.loads(text))
     except ValidationError as error:
         return f"its usage terms cannot be read: {error.errors()[0]['msg']}"
-
-
-def _exclusive(earlier: Sequence[Mapping[str, Any]], terms: UsageTerms, today: date) -> list[str]:
-    """Earlier packs for somebody else, still running, where either side is exclusive."""
-    return [
-        f"pack {grant['pack_id']} gave it to {grant['licensee']} until "
-        f"{grant['expires'] or 'no end'}, and one of the two is exclusive"
-        for grant in earlier
-        if grant["licensee"] != terms.licensee
-        and (grant["expires"] is None or grant["expires"] >= today)
-        and (terms.exclusive or json.loads(grant["terms"]).get("exclusive"))
-    ]

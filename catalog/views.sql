@@ -1,18 +1,131 @@
 -- The views that people read (schema main), over the tables of schema.sql.
 
-CREATE OR REPLACE VIEW raw.current AS
-SELECT request_id,
-       coalesce(min(attempt) FILTER (state = 'done'), max(attempt)) AS attempt
-FROM raw.requests GROUP BY request_id;
+-- Attempts that do not count: where a request was made, all but its first finished attempt, else all
+-- but the last. Upkeep has settled most; those since are compared here, however many they are.
+CREATE OR REPLACE VIEW raw.superseded_since AS
+WITH fresh AS (
+    SELECT request_key FROM raw.images
+    SEMI JOIN (SELECT attempt FROM raw.batches ANTI JOIN raw.settled USING (attempt))
+    USING (attempt)),
+tried AS (
+    SELECT request_id, request_key, attempt, state
+    FROM raw.images SEMI JOIN fresh USING (request_key))
+SELECT t.request_id, t.request_key, t.attempt FROM tried AS t
+JOIN (SELECT request_id, coalesce(min(attempt) FILTER (state = 'done'), max(attempt)) AS attempt
+      FROM tried GROUP BY request_id) AS c USING (request_id)
+WHERE t.attempt <> c.attempt;
 
-CREATE OR REPLACE VIEW raw.latest_terms AS
-SELECT * FROM raw.terms
-QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY recorded_at DESC) = 1;
+CREATE OR REPLACE VIEW raw.superseded AS
+FROM raw.superseded_attempts UNION FROM raw.superseded_since;
+
+-- One row a request of which something was said after its attempt was recorded: attempts that do not
+-- count, new terms, a replay's verdict, a person's decision, a file made later. Few requests have
+-- any, and the images' rows are joined with nothing else. An approval holds until it expires, and for
+-- the rules that it was given for: a replay that holds an image back for another one asks again.
+CREATE OR REPLACE VIEW raw.since AS
+SELECT *, decision = 'approve' AND coalesce(approved_until > now(), true)
+          AND (replayed IS NULL OR coalesce(list_has_all(rules, list_transform(
+                  list_filter(reasons, lambda one: one.outcome = 'review'),
+                  lambda one: one.rule)), false)) AS approval_holds
+FROM (
+    SELECT request_key, any_value(request_id) AS request_id,
+           list(superseded) FILTER (superseded IS NOT NULL) AS superseded,
+           any_value(renewed) AS renewed, any_value(terms) AS terms,
+           any_value(terms_id) AS terms_id, any_value(expires) AS expires,
+           any_value(replayed) AS replayed, any_value(outcome) AS outcome,
+           any_value(policy) AS policy, any_value(policy_version) AS policy_version,
+           any_value(policy_digest) AS policy_digest, any_value(reasons) AS reasons,
+           any_value(verdict_at) AS verdict_at, any_value(replay_id) AS replay_id,
+           any_value(decision) AS decision, any_value(reviewer) AS reviewer,
+           any_value(review_reason) AS review_reason, any_value(reviewed_at) AS reviewed_at,
+           any_value(approved_until) AS approved_until, any_value(rules) AS rules,
+           any_value(remade) AS remade, any_value(sha256) AS sha256,
+           any_value(asset_state) AS asset_state, any_value(url) AS url, any_value(mime) AS mime,
+           any_value(size) AS size, any_value(pixels_sha256) AS pixels_sha256,
+           any_value(perceptual_hash) AS perceptual_hash, any_value(c2pa_label) AS c2pa_label,
+           any_value(certificate) AS certificate
+    FROM (
+        SELECT request_key, request_id, attempt AS superseded FROM raw.superseded
+        UNION ALL BY NAME
+        SELECT left(request_id, 32)::UUID AS request_key, request_id, true AS renewed,
+               arg_max_null(terms, recorded_at) AS terms,
+               arg_max_null(terms_id, recorded_at) AS terms_id,
+               arg_max_null(expires, recorded_at) AS expires
+        FROM raw.terms GROUP BY request_id
+        UNION ALL BY NAME
+        SELECT left(request_id, 32)::UUID AS request_key, request_id, true AS replayed,
+               arg_max_null(outcome, last) AS outcome, arg_max_null(policy, last) AS policy,
+               arg_max_null(policy_version, last) AS policy_version,
+               arg_max_null(policy_digest, last) AS policy_digest,
+               arg_max_null(reasons, last) AS reasons, arg_max_null(decided_at, last) AS verdict_at,
+               arg_max_null(replay_id, last) AS replay_id
+        FROM (SELECT *, concat(epoch_us(decided_at), replay_id) AS last FROM raw.replayed_verdicts
+              ANTI JOIN raw.superseded USING (request_id, attempt)) GROUP BY request_id
+        UNION ALL BY NAME
+        SELECT left(request_id, 32)::UUID AS request_key, request_id,
+               arg_max_null(decision, last) AS decision, arg_max_null(reviewer, last) AS reviewer,
+               arg_max_null(reason, last) AS review_reason,
+               arg_max_null(decided_at, last) AS reviewed_at,
+               arg_max_null(expires, last) AS approved_until, arg_max_null(rules, last) AS rules
+        FROM (SELECT *, concat(epoch_us(decided_at), review_id) AS last FROM raw.reviews)
+        GROUP BY request_id
+        UNION ALL BY NAME
+        SELECT left(request_id, 32)::UUID AS request_key, request_id, true AS remade,
+               arg_max_null(sha256, last) AS sha256, arg_max_null(state, last) AS asset_state,
+               arg_max_null(url, last) AS url, arg_max_null(mime, last) AS mime,
+               arg_max_null(size, last) AS size,
+               arg_max_null(pixels_sha256, last) AS pixels_sha256,
+               arg_max_null(perceptual_hash, last) AS perceptual_hash,
+               arg_max_null(c2pa_label, last) AS c2pa_label,
+               arg_max_null(certificate, last) AS certificate
+        FROM (SELECT *, concat(state = 'signed', epoch_us(recorded_at), sha256) AS last
+              FROM raw.later_files ANTI JOIN raw.superseded USING (request_id, attempt))
+        GROUP BY request_id)
+    GROUP BY request_key);
+
+-- One row a request, wide: the attempt that counts, with what was said since in place of what was
+-- recorded at first. The other views are parts of it.
+CREATE OR REPLACE VIEW raw.counted AS
+SELECT r.* EXCLUDE (terms, terms_id, expires, outcome, policy, policy_version, policy_digest,
+                    reasons, sha256, asset_state, url, mime, size, pixels_sha256, perceptual_hash,
+                    c2pa_label, certificate),
+       CASE WHEN s.renewed THEN s.terms ELSE r.terms END AS terms,
+       CASE WHEN s.renewed THEN s.terms_id ELSE r.terms_id END AS terms_id,
+       CASE WHEN s.renewed THEN s.expires ELSE r.expires END AS expires,
+       coalesce(s.outcome, r.outcome) AS outcome, coalesce(s.policy, r.policy) AS policy,
+       coalesce(s.policy_version, r.policy_version) AS policy_version,
+       coalesce(s.policy_digest, r.policy_digest) AS policy_digest,
+       CASE WHEN s.replayed THEN s.reasons ELSE r.reasons END AS reasons,
+       coalesce(s.verdict_at, r.recorded_at) AS verdict_at, s.replay_id,
+       s.decision, s.reviewer, s.review_reason, s.reviewed_at, s.approved_until, s.approval_holds,
+       coalesce(s.sha256, r.sha256) AS sha256,
+       coalesce(s.asset_state, r.asset_state) AS asset_state,
+       CASE WHEN s.remade THEN s.url ELSE r.url END AS url, coalesce(s.mime, r.mime) AS mime,
+       coalesce(s.size, r.size) AS size,
+       coalesce(s.pixels_sha256, r.pixels_sha256) AS pixels_sha256,
+       coalesce(s.perceptual_hash, r.perceptual_hash) AS perceptual_hash,
+       CASE WHEN s.remade THEN s.c2pa_label ELSE r.c2pa_label END AS c2pa_label,
+       CASE WHEN s.remade THEN s.certificate ELSE r.certificate END AS certificate
+FROM raw.images AS r LEFT JOIN raw.since AS s ON s.request_key = r.request_key
+WHERE s.superseded IS NULL OR NOT list_contains(s.superseded, r.attempt);
+
+CREATE OR REPLACE VIEW raw.current AS SELECT request_id, attempt FROM raw.counted;
+
+CREATE OR REPLACE VIEW raw.latest_rescored AS
+SELECT request_id, left(request_id, 32)::UUID AS request_key, attempt,
+       arg_max_null(signature, measured_at) AS signature,
+       arg_max_null("values", measured_at) AS "values",
+       arg_max_null(evidence, measured_at) AS evidence
+FROM raw.rescored GROUP BY request_id, attempt;
 
 -- One row a model and revision, as last registered.
 CREATE OR REPLACE VIEW models AS
 SELECT * FROM raw.models
 QUALIFY row_number() OVER (PARTITION BY name, revision ORDER BY registered_at DESC) = 1;
+
+-- Licences by name and revision, to be looked up: a join would be made for those who do not ask.
+CREATE OR REPLACE VIEW raw.model_licences AS
+SELECT map_from_entries(list((concat(name, chr(31), revision), licence))) AS licences FROM models;
 
 -- One row a policy digest, with the policy's full text.
 CREATE OR REPLACE VIEW policies AS
@@ -22,7 +135,7 @@ QUALIFY row_number() OVER (PARTITION BY digest ORDER BY registered_at) = 1;
 -- The works that images are compared with, and what each counts as today (UTC): with the last day
 -- of an own work's leave it becomes protected, with that of a protection a work no longer counts.
 CREATE OR REPLACE VIEW "references" AS
-SELECT *, CASE WHEN expires IS NULL OR expires >= current_date THEN role
+SELECT * EXCLUDE (salt), CASE WHEN expires IS NULL OR expires >= current_date THEN role
                WHEN role = 'own' THEN 'protected' END AS counts_as
 FROM raw.library_works ANTI JOIN raw.library_removals USING (library, work_id);
 
@@ -72,28 +185,25 @@ CREATE OR REPLACE VIEW batches AS SELECT * FROM raw.batches;
 
 -- Every time a request was tried; `counts` marks the one that the other views show.
 CREATE OR REPLACE VIEW attempts AS
-SELECT tried.request_id, tried.attempt, tried.attempt = current.attempt AS counts,
+SELECT tried.request_id, tried.attempt, s.attempt IS NULL AS counts,
        tried.run_id, tried.batch_id, tried.state, tried.error, tried.recorded_at, tried.sku
-FROM raw.requests AS tried JOIN raw.current AS current USING (request_id);
+FROM raw.images AS tried LEFT JOIN raw.superseded AS s
+     ON s.request_key = tried.request_key AND s.attempt = tried.attempt;
 
 -- One row a request: what was asked for, its terms, and whether it was made.
 CREATE OR REPLACE VIEW requests AS
-SELECT r.request_id, r.sku, r."index", r.campaign, r.client, r.mode, r.model, r.model_revision,
-       m.licence AS model_licence, r.prompt, r.prompt_sha256, r.negative_prompt, r.seed, r.width,
-       r.height, r.steps, r.guidance, r.scheduler, r.recipe,
-       CASE WHEN t.request_id IS NULL THEN r.terms ELSE t.terms END AS terms,
-       CASE WHEN t.request_id IS NULL THEN r.terms_id ELSE t.terms_id END AS terms_id,
-       CASE WHEN t.request_id IS NULL THEN r.expires ELSE t.expires END AS expires,
-       r.state, r.error, r.run_id, r.batch_id, r.attempt, r.recorded_at, r.milliseconds
-FROM raw.requests AS r
-JOIN raw.current AS c ON c.request_id = r.request_id AND c.attempt = r.attempt
-LEFT JOIN raw.latest_terms AS t ON t.request_id = r.request_id
-LEFT JOIN models AS m ON m.name = r.model AND m.revision = r.model_revision;
+SELECT request_id, sku, "index", campaign, client, mode, model, model_revision,
+       (SELECT licences FROM raw.model_licences)[concat(model, chr(31), model_revision)]
+           AS model_licence,
+       prompt, prompt_sha256, negative_prompt, seed, width, height, steps, guidance, scheduler,
+       recipe, terms, terms_id, expires, state, error, run_id, batch_id, attempt, recorded_at,
+       milliseconds, generate_ms
+FROM raw.counted;
 
 -- One row a picture that an image was made from: `step` counts a chain's steps from 0, `source` is
 -- file, asset (an image of this catalog, request source_request_id) or step (an earlier step).
 CREATE OR REPLACE VIEW inputs AS
-SELECT i.* EXCLUDE (attempt)
+SELECT i.* EXCLUDE (attempt, salt)
 FROM raw.inputs AS i
 JOIN raw.current AS c ON c.request_id = i.request_id AND c.attempt = i.attempt;
 
@@ -125,48 +235,46 @@ SELECT DISTINCT * FROM (
 
 -- One row a picture that an adapter was trained on, with the rights it was trained under.
 CREATE OR REPLACE VIEW training_images AS
-SELECT * FROM raw.training_images
+SELECT * EXCLUDE (salt) FROM raw.training_images
 QUALIFY row_number() OVER (PARTITION BY adapter, revision, sha256 ORDER BY registered_at) = 1;
 
--- One row a fault of an item that a run went on without.
-CREATE OR REPLACE VIEW refused_items AS SELECT * FROM raw.refused_items;
+-- One row an input picture that says under which licence it is (its XMP), and whom to credit.
+CREATE OR REPLACE VIEW input_licences AS
+SELECT * FROM raw.input_licences
+QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY registered_at DESC) = 1;
 
--- Scores that were measured again, as last measured: all detectors of a name are measured at once.
-CREATE OR REPLACE VIEW raw.latest_rescores AS
-SELECT * FROM raw.rescores
-QUALIFY rank() OVER (PARTITION BY request_id, attempt, check_name, name
-                     ORDER BY measured_at DESC) = 1;
+-- One row a fault of an item that a run went on without.
+CREATE OR REPLACE VIEW refused_items AS SELECT * EXCLUDE (salt) FROM raw.refused_items;
 
 -- One row a score, as last measured: `score` is what a policy's rule calls it, check_name.name.
 CREATE OR REPLACE VIEW scores AS
-SELECT s.request_id, s.check_name || '.' || s.name AS score, s.check_name, s.name, s.value,
-       s.evidence, s.detector, s.revision
-FROM (SELECT * FROM raw.scores
-      ANTI JOIN raw.rescores USING (request_id, attempt, check_name, name)
-      UNION ALL BY NAME
-      SELECT * EXCLUDE (measured_at) FROM raw.latest_rescores) AS s
-JOIN raw.current AS c ON c.request_id = s.request_id AND c.attempt = s.attempt;
+SELECT s.request_id, n.score.check_name || '.' || n.score.name AS score,
+       n.score.check_name AS check_name, n.score.name AS name, s."values"[n.place] AS value,
+       s.evidence[n.place] AS evidence, n.score.detector AS detector,
+       n.score.revision AS revision
+FROM (SELECT r.request_id, coalesce(a.signature, r.signature) AS signature,
+             coalesce(a."values", r."values") AS "values",
+             coalesce(a.evidence, r.evidence) AS evidence
+      FROM raw.counted AS r LEFT JOIN raw.latest_rescored AS a
+           ON a.request_key = r.request_key AND a.attempt = r.attempt) AS s
+JOIN (SELECT signature, unnest(scores) AS score, generate_subscripts(scores, 1) AS place
+      FROM (SELECT DISTINCT * FROM raw.signatures)) AS n USING (signature);
 
 -- One row a policy's word on one image, the original one and those of later replays.
 CREATE OR REPLACE VIEW verdict_history AS
+SELECT request_id, outcome, reasons, policy, policy_version, policy_digest,
+       recorded_at AS decided_at, NULL::VARCHAR AS replay_id
+FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt) WHERE outcome IS NOT NULL
+UNION ALL
 SELECT v.request_id, v.outcome, v.reasons, v.policy, v.policy_version, v.policy_digest,
        v.decided_at, v.replay_id
-FROM (SELECT *, NULL::VARCHAR AS replay_id FROM raw.verdicts
-      UNION ALL BY NAME SELECT * FROM raw.replayed_verdicts) AS v
-JOIN raw.current AS c ON c.request_id = v.request_id AND c.attempt = v.attempt;
+FROM raw.replayed_verdicts AS v ANTI JOIN raw.superseded USING (request_id, attempt);
 
 -- One row an image: the verdict that counts, the last one.
 CREATE OR REPLACE VIEW verdicts AS
-SELECT v.request_id, v.outcome, v.reasons, v.policy, v.policy_version, v.policy_digest,
-       v.decided_at, v.replay_id
-FROM (SELECT *, NULL::VARCHAR AS replay_id FROM raw.verdicts
-      ANTI JOIN raw.replayed_verdicts USING (request_id, attempt)
-      UNION ALL BY NAME
-      SELECT * FROM (
-          SELECT * FROM raw.replayed_verdicts
-          QUALIFY row_number() OVER (PARTITION BY request_id, attempt
-                                     ORDER BY decided_at DESC, replay_id) = 1)) AS v
-JOIN raw.current AS c ON c.request_id = v.request_id AND c.attempt = v.attempt;
+SELECT request_id, outcome, reasons, policy, policy_version, policy_digest,
+       verdict_at AS decided_at, replay_id
+FROM raw.counted WHERE outcome IS NOT NULL;
 
 -- One row a policy that was applied to images made before.
 CREATE OR REPLACE VIEW replays AS SELECT * FROM raw.replays;
@@ -174,10 +282,10 @@ CREATE OR REPLACE VIEW replays AS SELECT * FROM raw.replays;
 -- Models, adapters and tools that a recipe names beside the request's own model, by attempt.
 CREATE OR REPLACE VIEW raw.recipe_models AS
 WITH steps AS (
-    SELECT request_id, attempt, recipe AS step FROM raw.requests WHERE recipe IS NOT NULL
+    SELECT request_id, attempt, recipe AS step FROM raw.images WHERE recipe IS NOT NULL
     UNION ALL
     SELECT request_id, attempt, unnest(CAST(recipe -> '$.earlier' AS JSON[]))
-    FROM raw.requests WHERE (recipe -> '$.earlier') IS NOT NULL),
+    FROM raw.images WHERE (recipe -> '$.earlier') IS NOT NULL),
 parts AS (
     SELECT request_id, attempt, 'control' AS part,
            unnest(CAST(step -> '$.controls' AS JSON[])) AS used FROM steps
@@ -201,60 +309,43 @@ CREATE OR REPLACE VIEW reviews AS
 SELECT r.review_id, r.request_id, r.decision, r.reviewer, r.roles, r.reason, r.decided_at,
        r.expires, r.rules, r.asset_sha256,
        row_number() OVER (PARTITION BY r.request_id
-                          ORDER BY r.decided_at DESC, r.review_id) = 1 AS counts
+                          ORDER BY r.decided_at DESC, r.review_id DESC) = 1 AS counts
 FROM raw.reviews AS r;
 
 -- One row a file; an approved image has two, the quarantined one and the signed one.
 CREATE OR REPLACE VIEW assets AS
+SELECT sha256, request_id, asset_state AS state, 'run' AS made_by, url, mime, made_width AS width,
+       made_height AS height, size, pixels_sha256, perceptual_hash, recorded_at
+FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt) WHERE sha256 IS NOT NULL
+UNION ALL
 SELECT a.sha256, a.request_id, a.state, a.made_by, a.url, a.mime, a.width, a.height, a.size,
        a.pixels_sha256, a.perceptual_hash, a.recorded_at
-FROM raw.assets AS a
-JOIN raw.current AS c ON c.request_id = a.request_id AND c.attempt = a.attempt
-QUALIFY row_number() OVER (PARTITION BY a.request_id, a.sha256 ORDER BY a.recorded_at) = 1;
+FROM (FROM raw.later_files
+      QUALIFY row_number() OVER (PARTITION BY request_id, sha256 ORDER BY recorded_at) = 1) AS a
+ANTI JOIN raw.superseded USING (request_id, attempt);
 
 -- One row a signed file: its C2PA manifest store, byte for byte.
 CREATE OR REPLACE VIEW manifests AS
 SELECT m.asset_sha256, m.request_id, m.label, m.certificate, m.manifest, m.recorded_at
-FROM raw.manifests AS m
-JOIN raw.current AS c ON c.request_id = m.request_id AND c.attempt = m.attempt
+FROM raw.manifests AS m ANTI JOIN raw.superseded USING (request_id, attempt)
 QUALIFY row_number() OVER (PARTITION BY m.request_id, m.asset_sha256 ORDER BY m.recorded_at) = 1;
-
--- The decision that counts on each image. An approval holds until it expires, and for the rules that
--- it was given for: a replay that holds an image back for another one asks a person again.
-CREATE OR REPLACE VIEW raw.decisions AS
-SELECT w.*, coalesce(w.decision = 'approve' AND coalesce(w.expires > now(), true)
-                     AND CASE WHEN w.rules IS NULL THEN v.replay_id IS NULL
-                              ELSE list_has_all(w.rules, list_transform(
-                                  list_filter(v.reasons, lambda one: one.outcome = 'review'),
-                                  lambda one: one.rule)) END, false) AS approval_holds
-FROM (SELECT * FROM main.reviews WHERE counts) AS w
-LEFT JOIN main.verdicts AS v ON v.request_id = w.request_id;
 
 -- One row an image, wide: request, verdict, review and the file that counts (the signed one, if
 -- any). This is what `export --where` selects from. `cleared`: passed or approved, signed, and not
 -- rejected by a person.
 CREATE OR REPLACE VIEW images AS
-SELECT r.request_id, r.sku, r."index", r.campaign, r.client, r.mode, r.model, r.model_revision,
-       r.model_licence, r.prompt, r.prompt_sha256, r.negative_prompt, r.seed, r.width, r.height,
-       r.steps, r.guidance, r.scheduler, r.recipe, r.terms, r.terms_id, r.expires, r.state, r.error,
-       r.run_id, r.recorded_at, v.outcome, v.policy, v.policy_version, v.policy_digest, v.reasons,
-       w.decision, w.reviewer, w.reason AS review_reason, w.decided_at AS reviewed_at,
-       w.expires AS approved_until,
-       a.sha256, a.state AS asset_state, a.url, a.mime, a.size, a.pixels_sha256,
-       a.perceptual_hash, m.label AS c2pa_label, m.certificate,
-       w.approval_holds,
-       coalesce(a.state = 'signed' AND w.decision IS DISTINCT FROM 'reject'
-                AND (v.outcome = 'pass' OR (v.outcome = 'review' AND w.approval_holds)), false)
+SELECT request_id, sku, "index", campaign, client, mode, model, model_revision,
+       (SELECT licences FROM raw.model_licences)[concat(model, chr(31), model_revision)]
+           AS model_licence,
+       prompt, prompt_sha256, negative_prompt, seed, width, height, steps, guidance, scheduler,
+       recipe, terms, terms_id, expires, state, error, run_id, recorded_at, generate_ms, outcome,
+       policy, policy_version, policy_digest, reasons, decision, reviewer, review_reason,
+       reviewed_at, approved_until, sha256, asset_state, url, mime, size, pixels_sha256,
+       perceptual_hash, c2pa_label, certificate, approval_holds,
+       coalesce(asset_state = 'signed' AND decision IS DISTINCT FROM 'reject'
+                AND (outcome = 'pass' OR (outcome = 'review' AND approval_holds)), false)
            AS cleared
-FROM requests AS r
-LEFT JOIN verdicts AS v ON v.request_id = r.request_id
-LEFT JOIN raw.decisions AS w ON w.request_id = r.request_id
-LEFT JOIN (
-    SELECT * FROM assets
-    QUALIFY row_number() OVER (PARTITION BY request_id
-                               ORDER BY state = 'signed' DESC, recorded_at DESC, sha256) = 1
-) AS a ON a.request_id = r.request_id
-LEFT JOIN manifests AS m ON m.request_id = r.request_id AND m.asset_sha256 = a.sha256;
+FROM raw.counted;
 
 -- One row an image that a replay let pass and that lies unsigned in quarantine: `platemark release`
 -- signs it. What a person rejected stays rejected.
@@ -267,13 +358,42 @@ FROM images WHERE outcome = 'pass' AND asset_state = 'quarantined'
 -- One row a pack and file name that it was exported under, as last exported, with its terms. The
 -- same images under the same terms are the same pack (`pack_id`), however often it is exported.
 CREATE OR REPLACE VIEW packs AS
-SELECT * FROM raw.packs
+SELECT * EXCLUDE (salt) FROM raw.packs
 QUALIFY row_number() OVER (PARTITION BY pack_id, file ORDER BY created_at DESC) = 1;
 
 -- One row a file in a pack.
-CREATE OR REPLACE VIEW pack_assets AS SELECT DISTINCT * FROM raw.pack_assets;
+CREATE OR REPLACE VIEW pack_assets AS SELECT * FROM raw.pack_assets;
 
 -- One row an image that was asked for and left out of a pack, with the last reason and its time.
 CREATE OR REPLACE VIEW pack_refusals AS
-SELECT * FROM raw.pack_refusals
+SELECT * EXCLUDE (salt) FROM raw.pack_refusals
 QUALIFY row_number() OVER (PARTITION BY pack_id, request_id ORDER BY created_at DESC) = 1;
+
+-- One row a file that was made for a channel from a signed asset (`original_sha256`), with its own
+-- C2PA manifest store; `recipe` says how.
+CREATE OR REPLACE VIEW renditions AS
+SELECT * EXCLUDE (salt) FROM raw.renditions
+QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY made_at) = 1;
+
+-- One row a pack or asset that was taken back, with the reason. `kind` is pack or asset; an asset's
+-- revocation holds for all files of its request, a pack's for the files in it.
+CREATE OR REPLACE VIEW revocations AS
+SELECT * EXCLUDE (salt) FROM raw.revocations
+QUALIFY row_number() OVER (PARTITION BY kind, pack_id, request_id ORDER BY revoked_at) = 1;
+
+-- One row a verification that was recorded: what a verifier said of a file, by its SHA-256.
+CREATE OR REPLACE VIEW verifications AS SELECT * FROM raw.verifications;
+
+-- One row a signed file that still lacks the time stamp it should have: `platemark stamp`.
+CREATE OR REPLACE VIEW stamps_owed AS
+SELECT asset_sha256, min(owed_since) AS owed_since
+FROM raw.stamps_owed ANTI JOIN raw.stamps USING (asset_sha256) GROUP BY asset_sha256;
+
+-- One row a time stamp given later: the stamped file is another asset of the same image.
+CREATE OR REPLACE VIEW stamps AS
+SELECT * FROM raw.stamps
+QUALIFY row_number() OVER (PARTITION BY asset_sha256 ORDER BY stamped_at) = 1;
+
+-- One row a signed file that `platemark recover` can find: its watermark's payload, the PDQ hashes of
+-- the whole picture and of its middle four fifths, its ISCC. All stand in its manifest too.
+CREATE OR REPLACE VIEW fingerprints AS SELECT * FROM raw.fingerprints;

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from catalog.as_of import moment_of
 from catalog.audit import ask
 from catalog.results import write_csv
 from flows import artifacts
@@ -20,6 +21,7 @@ def audit(
     question: str = "verdicts-by-policy-and-day",
     arguments: dict[str, str] | None = None,
     workspace: str | None = None,
+    as_of: str | None = None,
 ) -> str:
     """Ask a named question and keep the answer as CSV under `audits/` in the workspace.
 
@@ -27,11 +29,13 @@ def audit(
         question: its name; `platemark audit` lists them.
         arguments: its parameters as text.
         workspace: folder of the workspace; default as in the settings.
+        as_of: the catalog as it was at this moment (ISO 8601, UTC), default now.
 
     Returns the path of the CSV file.
     """
     settings = load_settings(Path(workspace) if workspace else None)
-    answer = ask(settings.catalog, question, arguments)
+    moment = moment_of(as_of) if as_of else None
+    answer = ask(settings.catalog, question, arguments, as_of=moment)
     text = io.StringIO(newline="")
     write_csv(answer, text)
     path = settings.root / "audits" / f"{question}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.csv"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -23,7 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.checking import ready_checks
+from catalog.fingerprints import index_signed
 from catalog.lake import Lake, writing
+from catalog.ledger import place_of
+from catalog.ledger_checkpoints import write_checkpoint
+from catalog.licensing import record_input_licences
 from catalog.read import (
     catalogued_images,
     done_request_ids,
@@ -55,6 +60,8 @@ from pipeline.request import Request
 from pipeline.settings import Settings
 from pipeline.store import flush_staging, place, settle
 from pipeline.train.card import trained_on
+
+_log = logging.getLogger(__name__)
 
 SHEET_CELLS = 60
 """Images on a run's contact sheet: the last ones made."""
@@ -179,7 +186,13 @@ class Production:
         ]
         start = time.perf_counter()
         flush_staging(self.settings)
-        commit_batch(self._lake, self.run_id, batch.batch_id, produced)
+        commit_batch(
+            self._lake,
+            self.run_id,
+            batch.batch_id,
+            produced,
+            stamps_expected=self.settings.signing.timestamp_url is not None,
+        )
         place(self.settings, [each.asset.url for each in produced if each.asset and each.asset.url])
         self.tally.stages["index"] += (time.perf_counter() - start) * 1000
         if isinstance(generated, Generated):
@@ -292,6 +305,22 @@ class Production:
             versions={name: version(name) for name in _VERSIONS},
         )
         record_refused(self._lake, self.run_id, self.plan.refused)
+        photos = {key: each.path for key, each in self.plan.pictures.items() if not each.asset}
+        record_input_licences(self._lake, photos)
+
+    def conclude(self, status: str, detail: str | None) -> None:
+        """Record how the run ended, index what it signed, and sign the ledger."""
+        finish_run(self._lake, self.run_id, status, detail)
+        witnesses = self.settings.ledger_witnesses
+        try:
+            index_signed(self._lake)
+        finally:
+            signed = write_checkpoint(
+                self._lake, place_of(self.settings), f"run {self.run_id}", witnesses
+            )
+        for witness in signed.unreached:
+            # The run is whole, and the witness gets it with the next checkpoint.
+            _log.warning("the ledger's checkpoint did not reach its witness %s", witness)
 
     def _remember(self, images: NDArray[np.uint8], produced: list[Produced]) -> None:
         """Later images are compared with those that are catalogued, not with failed ones."""
@@ -358,4 +387,4 @@ def open_production(settings: Settings, plan: Plan, patience: float = 0) -> Iter
         finally:
             production.close()
             if production.batches:
-                finish_run(lake, production.run_id, status, detail)
+                production.conclude(status, detail)

@@ -6,41 +6,66 @@ XMP rights, China's GB 45438-2025 Annex E. Also reads the labels of any file, fo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
+from typing import Any, Protocol
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
 
+from pipeline.licensing_fields import LICENSING, licensing_fields
 from pipeline.policy_model import Labels, Policy
 from pipeline.request import Request
+from pipeline.terms import UsageTerms
+from pipeline.xmp_values import (
+    MAX_TEXT,
+    NAMESPACES,
+    RDF,
+    Alternative,
+    FlatValue,
+    Link,
+    Ordered,
+    Structures,
+    Unordered,
+    Value,
+    declarations,
+    description,
+    safe_text,
+    shortened,
+    text_sha256,
+)
+
+__all__ = [
+    "MAX_TEXT",
+    "NAMESPACES",
+    "SOURCE_TYPE",
+    "LabelError",
+    "MakerModel",
+    "aigc_label",
+    "disclosed_prompt",
+    "licensed_again",
+    "metadata",
+    "plain",
+    "platemark_version",
+    "read_packet",
+    "safe_text",
+    "system_names",
+    "text_sha256",
+    "timestamp",
+    "writer_name",
+    "xmp_packet",
+]
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC digital source type of an image made wholly by a trained model; always the full URI."""
 
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-NAMESPACES = {
-    "dc": "http://purl.org/dc/elements/1.1/",
-    "xmp": "http://ns.adobe.com/xap/1.0/",
-    "xmpRights": "http://ns.adobe.com/xap/1.0/rights/",
-    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
-    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
-    "plus": "http://ns.useplus.org/ldf/xmp/1.0/",
-    "TC260": "http://www.tc260.org.cn/ns/AIGC/1.0/",
-}
 # Shops live from search engines, so indexing stays allowed where mining is not.
 _DATA_MINING = {
     "notAllowed": "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-EXCEPTSEARCHENGINEINDEXING",
     "allowed": "http://ns.useplus.org/ldf/vocab/DMI-ALLOWED",
 }
-MAX_TEXT = 4_000
-"""Characters of a prompt or licence in the packet: a JPEG holds 64 KiB of XMP in all."""
 MAX_PACKET = 1 << 20
 
 
@@ -63,23 +88,6 @@ class MakerModel(Protocol):
     def is_folder(self) -> bool: ...  # noqa: D102
 
 
-@dataclass(frozen=True)
-class _Alternative:
-    """A text in the default language (`rdf:Alt`)."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class _Ordered:
-    """An ordered list (`rdf:Seq`)."""
-
-    items: tuple[str, ...]
-
-
-_Value = str | _Alternative | _Ordered
-
-
 def xmp_packet(
     request: Request,
     model: MakerModel,
@@ -92,10 +100,11 @@ def xmp_packet(
 
     `source_type` is the IPTC digital source type, the full URI.
     """
-    fields: dict[str, _Value] = {
+    fields: dict[str, Value] = {
         "xmp:CreatorTool": f"Platemark {platemark_version()}",
         "xmp:CreateDate": timestamp(when),
         **metadata(request, model, policy, producer, source_type),
+        **licensing_fields(_terms(request, policy)),
         "plus:DataMining": _DATA_MINING[policy.labels.training_mining],
     }
     if policy.labels.china_aigc:
@@ -109,10 +118,13 @@ def metadata(
     policy: Policy,
     producer: str,
     source_type: str = SOURCE_TYPE,
-) -> dict[str, _Value]:
-    """The descriptive fields that packet and manifest (`cawg.metadata`) share, by XMP name."""
-    fields: dict[str, _Value] = {
-        "dc:creator": _Ordered((producer,)),
+) -> dict[str, FlatValue]:
+    """The descriptive fields that packet and manifest (`cawg.metadata`) share, by XMP name.
+
+    Structures and links are left to the packet: the manifest's readers expect texts.
+    """
+    fields: dict[str, FlatValue] = {
+        "dc:creator": Ordered((producer,)),
         "Iptc4xmpExt:DigitalSourceType": source_type,
         "Iptc4xmpExt:AISystemUsed": f"Platemark with {', '.join(system_names(request, model))}",
         "Iptc4xmpExt:AISystemVersionUsed": model.revision,
@@ -120,17 +132,43 @@ def metadata(
     if prompt := disclosed_prompt(request, policy.labels):
         fields["Iptc4xmpExt:AIPromptInformation"] = prompt
         fields["Iptc4xmpExt:AIPromptWriterName"] = writer_name(request, producer)
-    terms = request.terms or (policy.terms.model_dump(mode="json") if policy.terms else {})
-    if terms:
-        fields["dc:rights"] = _Alternative(f"Licensed by {terms['licensor']}, terms {terms['id']}")
-        fields["xmpRights:Marked"] = "True"
-        if terms.get("text"):
-            fields["xmpRights:UsageTerms"] = _Alternative(_shortened(str(terms["text"])))
-        if terms.get("web_statement"):
-            fields["xmpRights:WebStatement"] = str(terms["web_statement"])
-        if terms.get("credit"):
-            fields["photoshop:Credit"] = str(terms["credit"])
+    licensing = licensing_fields(_terms(request, policy))
+    fields |= {
+        name: value for name, value in licensing.items() if not isinstance(value, Structures | Link)
+    }
     return fields
+
+
+def licensed_again(packet: bytes | str, terms: UsageTerms | Mapping[str, Any]) -> bytes:
+    """An image's XMP packet with the licensing fields of other terms; the rest as it was.
+
+    For renditions that go to another licensee. Raises LabelError as read_packet does.
+    """
+    root = _root(packet)
+    for prefix, uri in NAMESPACES.items():
+        ElementTree.register_namespace(prefix, uri)
+    ElementTree.register_namespace("x", "adobe:ns:meta/")
+    ElementTree.register_namespace("rdf", RDF)
+    described = list(root.iter(f"{{{RDF}}}Description"))
+    if not described:
+        raise LabelError("the XMP packet describes nothing")
+    for each in described:
+        _drop_licensing(each)
+    if fields := licensing_fields(terms):
+        described[0].extend(ElementTree.fromstring(_description(fields)))
+    return _wrapped(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _drop_licensing(element: ElementTree.Element) -> None:
+    prefixes = {uri: prefix for prefix, uri in NAMESPACES.items()}
+    for key in [key for key in element.attrib if _prefixed(key, prefixes) in LICENSING]:
+        del element.attrib[key]
+    for child in [each for each in element if _prefixed(each.tag, prefixes) in LICENSING]:
+        element.remove(child)
+
+
+def _terms(request: Request, policy: Policy) -> Mapping[str, Any]:
+    return request.terms or (policy.terms.model_dump(mode="json") if policy.terms else {})
 
 
 def system_names(request: Request, model: MakerModel) -> list[str]:
@@ -152,7 +190,7 @@ def disclosed_prompt(request: Request, labels: Labels) -> str:
         return ""
     if labels.prompt == "text":
         excluded = f"\nexcludes: {request.negative_prompt}" if request.negative_prompt else ""
-        return _shortened(request.prompt + excluded)
+        return shortened(request.prompt + excluded)
     return f"sha256:{text_sha256(request.prompt)}" if labels.prompt == "hash" else ""
 
 
@@ -174,16 +212,11 @@ def aigc_label(request: Request, labels: Labels, producer: str) -> str:
     )
 
 
-def plain(value: _Value) -> str | list[str]:
+def plain(value: FlatValue) -> str | list[str]:
     """A field's value as JSON: text, or a list of texts."""
-    if isinstance(value, _Alternative):
+    if isinstance(value, Alternative):
         return value.text
-    return list(value.items) if isinstance(value, _Ordered) else value
-
-
-def text_sha256(text: str) -> str:
-    """SHA-256 (hex) of a text's UTF-8 form."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return list(value.items) if isinstance(value, Ordered | Unordered) else value
 
 
 def timestamp(when: datetime) -> str:
@@ -209,6 +242,20 @@ def read_packet(packet: bytes | str) -> dict[str, str | list[str]]:
 
     Raises LabelError; a document type or entity declaration is refused, whatever its encoding.
     """
+    root = _root(packet)
+    prefixes = {uri: prefix for prefix, uri in NAMESPACES.items()}
+    fields: dict[str, str | list[str]] = {}
+    for described in root.iter(f"{{{RDF}}}Description"):
+        for key, value in described.attrib.items():
+            if name := _prefixed(key, prefixes):
+                fields[name] = value
+        for element in described:
+            if name := _prefixed(element.tag, prefixes):
+                fields[name] = _element_value(element)
+    return fields
+
+
+def _root(packet: bytes | str) -> ElementTree.Element:
     if len(packet) > MAX_PACKET:
         raise LabelError("the XMP packet is larger than 1 MiB")
     text = packet if isinstance(packet, str) else _decoded(packet)
@@ -216,19 +263,9 @@ def read_packet(packet: bytes | str) -> dict[str, str | list[str]]:
     if re.search(r"<!(?!--|\[CDATA\[)", text):
         raise LabelError("the XMP packet declares a document type or entities")
     try:
-        root = ElementTree.fromstring(text.strip("\ufeff\x00 \t\r\n"))
+        return ElementTree.fromstring(text.strip("\ufeff\x00 \t\r\n"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
         raise LabelError(f"the XMP packet is not well-formed: {error}") from None
-    prefixes = {uri: prefix for prefix, uri in NAMESPACES.items()}
-    fields: dict[str, str | list[str]] = {}
-    for description in root.iter(f"{{{_RDF}}}Description"):
-        for key, value in description.attrib.items():
-            if name := _prefixed(key, prefixes):
-                fields[name] = value
-        for element in description:
-            if name := _prefixed(element.tag, prefixes):
-                fields[name] = _element_value(element)
-    return fields
 
 
 def _decoded(packet: bytes) -> str:
@@ -247,55 +284,43 @@ def _prefixed(tag: str, prefixes: Mapping[str, str]) -> str | None:
 
 
 def _element_value(element: ElementTree.Element) -> str | list[str]:
-    items = element.findall(f"./*/{{{_RDF}}}li")
+    items = element.findall(f"./*/{{{RDF}}}li")
     if not items:
-        return (element.get(f"{{{_RDF}}}resource") or element.text or "").strip()
-    texts = ["".join(item.itertext()).strip() for item in items]
-    return texts[0] if element[0].tag == f"{{{_RDF}}}Alt" else texts
+        return (element.get(f"{{{RDF}}}resource") or element.text or "").strip()
+    texts = [_item_text(item) for item in items]
+    return texts[0] if element[0].tag == f"{{{RDF}}}Alt" else texts
 
 
-def _shortened(text: str) -> str:
-    if len(text) <= MAX_TEXT:
-        return text
-    return f"{text[:MAX_TEXT]}… (cut; sha256:{text_sha256(text)})"
+_NOT_VALUES = (f"{{{RDF}}}", "{http://www.w3.org/XML/1998/namespace}")
 
 
-# What XML 1.0 (2.2 Char) cannot hold in any form.
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+def _item_text(item: ElementTree.Element) -> str:
+    """A list's item: its text, or a structure's values one after the other."""
+    if len(item) == 0 and item.text:
+        return item.text.strip()
+    values = []
+    for each in item.iter():
+        values.append(each.text or "")
+        values += [text for key, text in each.attrib.items() if not key.startswith(_NOT_VALUES)]
+    return ", ".join(value.strip() for value in values if value.strip())
 
 
-def safe_text(text: str) -> str:
-    """The text with what neither XML nor UTF-8 can hold replaced by U+FFFD."""
-    return _FORBIDDEN.sub("\ufffd", text)
-
-
-def _serialised(fields: Mapping[str, _Value]) -> bytes:
-    used = sorted({name.split(":")[0] for name in fields})
-    spaces = "".join(f" xmlns:{prefix}={quoteattr(NAMESPACES[prefix])}" for prefix in used)
-    body = "\n".join(f"   {_element(name, value)}" for name, value in fields.items())
-    # The id and the byte order mark are constants of the XMP specification, part 1, 7.3.2.
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+def _serialised(fields: Mapping[str, Value]) -> bytes:
+    return _wrapped(
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
-        f' <rdf:RDF xmlns:rdf="{_RDF}">\n'
-        f'  <rdf:Description rdf:about=""{spaces}>\n{body}\n'
-        "  </rdf:Description>\n </rdf:RDF>\n</x:xmpmeta>\n"
-        '<?xpacket end="r"?>'
-    ).encode()
+        f' <rdf:RDF xmlns:rdf="{RDF}">\n'
+        f'  <rdf:Description rdf:about=""{declarations(fields)}>\n{description(fields)}\n'
+        "  </rdf:Description>\n </rdf:RDF>\n</x:xmpmeta>"
+    )
 
 
-def _element(name: str, value: _Value) -> str:
-    if isinstance(value, _Alternative):
-        text = _escaped(value.text)
-        inner = f'<rdf:Alt><rdf:li xml:lang="x-default">{text}</rdf:li></rdf:Alt>'
-    elif isinstance(value, _Ordered):
-        items = "".join(f"<rdf:li>{_escaped(item)}</rdf:li>" for item in value.items)
-        inner = f"<rdf:Seq>{items}</rdf:Seq>"
-    else:
-        inner = _escaped(value)
-    return f"<{name}>{inner}</{name}>"
+def _description(fields: Mapping[str, Value]) -> str:
+    """A description that stands on its own, to be added to a packet that was read."""
+    spaces = f' xmlns:rdf="{RDF}"{declarations(fields)}'
+    return f'<rdf:Description rdf:about=""{spaces}>\n{description(fields)}\n</rdf:Description>'
 
 
-def _escaped(text: str) -> str:
-    # A bare carriage return would be read back as a line feed (XML 1.0, 2.11).
-    return escape(safe_text(text), {"\r": "&#13;"})
+def _wrapped(body: str) -> bytes:
+    # The id and the byte order mark are constants of the XMP specification, part 1, 7.3.2.
+    head = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    return f'{head}\n{body}\n<?xpacket end="r"?>'.encode()

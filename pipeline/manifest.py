@@ -7,6 +7,7 @@ settled here: created assertions, allActionsIncluded, source types, our own asse
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.label import (
 from pipeline.policy_model import Policy
 from pipeline.records import Review, Verdict
 from pipeline.request import Request
+from pipeline.soft_binding.assertion import SoftBinding, assertions, watermark_action
 
 GENERATION = "org.platemark.generation"
 POLICY = "org.platemark.policy"
@@ -41,6 +43,14 @@ class ManifestError(PlatemarkError):
     """A manifest that must not be signed."""
 
 
+def refuse_unsignable(verdict: Verdict, review: Review | None) -> None:
+    """Raises ManifestError when the verdict forbids signing: blocked, or review unapproved."""
+    if verdict.outcome == "block":
+        raise ManifestError("the policy blocks this image; it is never signed")
+    if verdict.outcome == "review" and (review is None or review.decision != "approve"):
+        raise ManifestError("this image waits for a review; it is signed when a person approves")
+
+
 def manifest_for(
     request: Request,
     model: MakerModel,
@@ -50,28 +60,30 @@ def manifest_for(
     when: datetime | None = None,
     producer: str = "Platemark",
     made: Made = WORDS_ALONE,
+    bindings: Sequence[SoftBinding] = (),
 ) -> dict[str, Any]:
     """The manifest definition for `request`'s image, made at `when` (aware; default now).
 
-    `made` holds the inputs and intermediates that its actions name as ingredients.
+    `made` holds the inputs and intermediates that its actions name as ingredients; `bindings` what
+    finds the manifest again when the file has lost it.
     Raises ManifestError when the verdict forbids signing: blocked, or review without approval.
     """
-    if verdict.outcome == "block":
-        raise ManifestError("the policy blocks this image; it is never signed")
-    if verdict.outcome == "review" and (review is None or review.decision != "approve"):
-        raise ManifestError("this image waits for a review; it is signed when a person approves")
+    refuse_unsignable(verdict, review)
     if verdict.outcome == "pass":
         review = None
     made_at = timestamp(when or datetime.now(UTC))
-    assertions = [
-        _created("c2pa.actions.v2", actions(request, made, made_at)),
+    done = actions(request, made, made_at)
+    done["actions"] += watermark_action(bindings, made_at)
+    stated = [
+        _created("c2pa.actions.v2", done),
         _created("c2pa.ai-disclosure", _disclosure(model, reviewed=review is not None)),
         _created(GENERATION, generation(request, model, policy, made)),
         _created(POLICY, _judgement(verdict, review)),
         {"label": "cawg.training-mining", "data": _training_mining(policy)},
         {"label": "cawg.metadata", "data": _metadata(request, model, policy, producer, made)},
+        *assertions(bindings),
     ]
-    for assertion in assertions:
+    for assertion in stated:
         if assertion["label"] in (GENERATION, POLICY):
             _hold_to_schema(assertion["label"], assertion["data"])
     return {
@@ -79,7 +91,7 @@ def manifest_for(
             {"name": "Platemark", "version": platemark_version(), "specVersion": SPEC_VERSION}
         ],
         "title": safe_text(f"{request.sku} {request.index}"),
-        "assertions": assertions,
+        "assertions": stated,
     }
 
 

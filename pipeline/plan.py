@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipeline.brief import Brief, Refused, load_brief
 from pipeline.errors import Fault, InputError, collect
 from pipeline.inputs import FindAsset, Picture
 from pipeline.keys import trust_anchors
+from pipeline.licence_planning import licence_refusals
+from pipeline.licences import load_licences
 from pipeline.models import Kind, Model, load_models, resolve
 from pipeline.policy import Policy, load_policy
 from pipeline.request import Request
@@ -122,6 +125,17 @@ def make_plan(
         ),
     )
     found = resolve_requests(loaded_brief, find_model, loaded_policy.terms, around)
+    if terms := loaded_brief.terms or loaded_policy.terms:
+        refused = licence_refusals(
+            terms,
+            found.requests,
+            found.models,
+            found.pictures,
+            load_licences(settings.licences),
+            datetime.now(UTC).date(),
+        )
+        if refused:
+            raise InputError(f"brief {brief}", refused)
     return Plan(
         loaded_brief,
         loaded_policy,

@@ -60,6 +60,8 @@ class Labels(Declared):
     """How much of the prompt file and manifest disclose."""
     training_mining: Literal["notAllowed", "allowed"] = "notAllowed"
     """Whether others may train on or mine the file (CAWG, PLUS)."""
+    watermark: Literal["embedded", "none"] = "embedded"
+    """The imperceptible mark by which a file that lost its metadata is recognised."""
 
     @model_validator(mode="after")
     def _china_needs_a_packet(self) -> Self:
@@ -193,10 +195,14 @@ class Policy(Declared):
     def effective(self) -> dict[str, Any]:
         """The whole policy as JSON: what the digest is of and what the catalog keeps.
 
-        Sections that came later are left out at their defaults: older policies keep their digests.
+        What came later is left out at its default: older policies keep their digests.
         """
         later = {"inputs": Inputs(), "training": Training(), "approvals": Approvals()}
-        unset = {name for name, default in later.items() if getattr(self, name) == default}
+        unset: dict[str, Any] = {
+            name: True for name, default in later.items() if getattr(self, name) == default
+        }
+        if self.labels.watermark == Labels().watermark:
+            unset["labels"] = {"watermark"}
         return self.model_dump(mode="json", exclude_none=True, exclude=unset, by_alias=True)
 
     @cached_property

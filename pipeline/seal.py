@@ -17,11 +17,12 @@ from pipeline.images import RgbImage, decode_limited
 from pipeline.ingredients import WORDS_ALONE, Made, source_type
 from pipeline.keys import Identity
 from pipeline.label import MakerModel, xmp_packet
-from pipeline.manifest import manifest_for
+from pipeline.manifest import manifest_for, refuse_unsignable
 from pipeline.policy_model import Policy
 from pipeline.records import Review, Signed, Verdict
 from pipeline.request import Request
 from pipeline.sign import sign
+from pipeline.soft_binding import mark
 
 
 class Sealed(NamedTuple):
@@ -53,12 +54,16 @@ def seal(
     """
     when = when or datetime.now(UTC)
     start = time.perf_counter()
-    # First, so that what must not be signed costs no encoding.
-    manifest = manifest_for(request, model, policy, verdict, review, when, identity.producer, made)
+    # First, so that what must not be signed costs neither marking nor encoding.
+    refuse_unsignable(verdict, review)
+    marked = mark(image, request, policy)
+    manifest = manifest_for(
+        request, model, policy, verdict, review, when, identity.producer, made, marked.bindings
+    )
     described = time.perf_counter()
     kind = source_type(request, made)
     packet = xmp_packet(request, model, policy, identity.producer, when, kind)
-    data, mime = encode(image, policy.image, packet if policy.labels.xmp else None)
+    data, mime = encode(marked.pixels, policy.image, packet if policy.labels.xmp else None)
     encoded = time.perf_counter()
     data, signed = sign(data, mime, manifest, identity, made.ingredients)
     done = time.perf_counter()

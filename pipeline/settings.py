@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _PREFIX = "PLATEMARK_"
 _OTHER_VARIABLES = ("CONFIG", "HOME")
-_PATHS = ("workspace", "models")
+_PATHS = ("workspace", "models", "licences")
 _SIGNING_PATHS = ("certificates", "key", "trust_anchors")
 
 
@@ -51,6 +51,17 @@ class Signing(BaseModel):
     """PEM roots that `verify` trusts besides the development one."""
     timestamp_url: str | None = None
     """RFC 3161 authority."""
+
+
+class Trust(BaseModel):
+    """Whom `verify` trusts besides the workspace's own roots: PEM lists, C2PA's own for example."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    signers: list[Path] = Field(default_factory=list)
+    """Roots of signing certificates."""
+    time_stamps: list[Path] = Field(default_factory=list)
+    """Roots of time-stamp authorities."""
 
 
 class Settings(BaseSettings):
@@ -78,6 +89,11 @@ class Settings(BaseSettings):
     batch_size: int | None = Field(default=None, ge=1, le=1024)
     """Images per forward pass; default by device."""
     signing: Signing = Field(default_factory=Signing)
+    trust: Trust = Field(default_factory=Trust)
+    licences: Path | None = None
+    """A licences file of your own, read over the shipped one."""
+    ledger_witnesses: list[str] = Field(default_factory=list)
+    """Where signed checkpoints of the ledger are kept besides: files or URLs."""
     prompt_writer: PromptWriter | None = None
     """A language model that writes prompts for briefs that ask for it."""
     producer: str = "Platemark"
@@ -223,14 +239,23 @@ def _toml_values() -> dict[str, Any]:
         _from_folder(folder, libraries, tuple(libraries))
     if isinstance(signing, dict):
         _from_folder(folder, signing, _SIGNING_PATHS)
+    lists = values.get("trust")
+    if isinstance(lists, dict):
+        for name, paths in lists.items():
+            if isinstance(paths, list):
+                lists[name] = [_in_folder(folder, path) for path in paths]
     return values
 
 
 def _from_folder(folder: Path, values: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
-        path = values.get(name)
-        if isinstance(path, str) and not path.startswith("~"):
-            values[name] = str(folder / path)
+        if name in values:
+            values[name] = _in_folder(folder, values[name])
+
+
+def _in_folder(folder: Path, path: Any) -> Any:
+    relative = isinstance(path, str) and not path.startswith("~")
+    return str(folder / path) if relative else path
 
 
 def _unknown_variables() -> list[Fault]:

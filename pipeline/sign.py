@@ -1,5 +1,7 @@
 """File bytes and a manifest in, signed file bytes out: in process, in memory, verified at once.
 
+Time stamps come with the signature where an authority is configured, or later, through `stamp`.
+
 One C2PA context a process and identity: it neither pickles nor survives a fork, but threads share
 it. The last step that touches a file: anything written afterwards breaks the signature.
 """
@@ -11,7 +13,8 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -21,13 +24,15 @@ from pipeline.errors import PlatemarkError
 from pipeline.images import RgbImage, decode_limited
 from pipeline.ingredients import Ingredient
 from pipeline.keys import Identity
-from pipeline.label import safe_text
+from pipeline.label import platemark_version, safe_text
 from pipeline.records import Signed
+from pipeline.timestamps import is_out, note_outage
+from pipeline.trust import Trust, as_trust
 
 THUMBNAIL_SIDE = 256
 """Longest side of the claim thumbnail in pixels; smaller images are not enlarged."""
 
-_contexts: dict[tuple[int, Identity], Any] = {}
+_contexts: dict[tuple[int, Identity, str], Any] = {}
 _lock = threading.Lock()
 _raised = threading.local()
 
@@ -47,10 +52,12 @@ def sign(
 
     `ingredients` are the pictures it was made from; their own manifests go in with them.
 
-    The image is decoded first, since half a JPEG would sign as Trusted. Raises ImageRefused for a
-    broken image, SignError otherwise; what a signing callback raises comes through as it is.
+    The image is decoded first, since half a JPEG would sign as Trusted. When the time-stamp
+    authority fails, the file is signed without a stamp (`is_stamped`) and the authority is left
+    alone for a while. Raises ImageRefused for a broken image, SignError otherwise; what a signing
+    callback raises comes through as it is.
     """
-    from c2pa import Builder, C2paError
+    from c2pa import Builder
 
     thumbnail = _thumbnail(decode_limited(data))
     label = f"urn:c2pa:{uuid.uuid4()}"
@@ -59,19 +66,104 @@ def sign(
         "label": label,
         "thumbnail": {"format": "image/jpeg", "identifier": "thumbnail.jpg"},
     }
-    signed = io.BytesIO()
-    _raised.error = None
-    try:
-        with Builder(json.dumps(definition), _context(identity)) as builder:
+
+    def build(signer: Identity) -> tuple[bytes, bytes]:
+        signed = io.BytesIO()
+        with Builder(json.dumps(definition), _context(signer)) as builder:
             builder.add_resource("thumbnail.jpg", io.BytesIO(thumbnail))
             for each in ingredients:
                 builder.add_ingredient(_ingredient(each), each.mime, io.BytesIO(each.data))
             store = builder.sign(mime, io.BytesIO(data), signed)
+        return signed.getvalue(), bytes(store)
+
+    signed, store = _stamped_or_not(build, identity)
+    return signed, Signed(store, label, identity.certificate)
+
+
+def stamp(data: bytes, mime: str, identity: Identity) -> tuple[bytes, Signed]:
+    """A signed file with a time stamp given later, in a manifest over the one that it has.
+
+    The stamp proves when the earlier signature existed, so that it holds after its certificate
+    ends (C2PA 2.4, time-stamp assertion). Pixels and other statements stay as they are. Raises
+    SignError when the file carries no manifest that holds, or the authority gives no stamp.
+    """
+    from c2pa import Builder, C2paBuilderIntent
+
+    from pipeline.verify_c2pa import judged
+
+    if not identity.timestamp_url:
+        raise SignError("no time-stamp authority is configured: set signing.timestamp_url")
+    trust = as_trust(identity.anchors)
+
+    def refuse_unless_it_holds(file: bytes) -> None:
+        found = judged(file, mime, trust)
+        if found["state"] not in ("Trusted", "Valid"):
+            raise SignError(f"it cannot be stamped: {'; '.join(found['why'])}")
+
+    # The SDK would stamp a changed file, and does not verify what it stamped.
+    refuse_unless_it_holds(data)
+    label = f"urn:c2pa:{uuid.uuid4()}"
+    generator = {"name": "Platemark", "version": platemark_version(), "specVersion": "2.4.0"}
+    definition = {"label": label, "claim_generator_info": [generator]}
+    # An update manifest changes a RIFF file's size field, which the first hash covers: WebP gets a
+    # manifest with a hash of its own instead.
+    intent = "edit" if mime == "image/webp" else "update"
+
+    def build(signer: Identity) -> tuple[bytes, bytes]:
+        signed = io.BytesIO()
+        with Builder(json.dumps(definition), _context(signer, intent)) as builder:
+            builder.set_intent(C2paBuilderIntent[intent.upper()])
+            store = builder.sign(mime, io.BytesIO(data), signed)
+        return signed.getvalue(), bytes(store)
+
+    signed, store = _signing(build, identity)
+    refuse_unless_it_holds(signed)
+    if not is_stamped(store, label):
+        raise SignError("the time-stamp authority gave no stamp")
+    return signed, Signed(store, label, identity.certificate)
+
+
+def is_stamped(store: bytes, label: str) -> bool:
+    """Whether the manifest called `label`, the active one of a store, has a time stamp.
+
+    Stamps of the ingredients' manifests, which stand before it, do not count.
+    """
+    start = store.find(label.encode())
+    # COSE headers sigTst and sigTst2 (C2PA 2.4, 10.3.2.5); `label` first stands at its own box.
+    found = store[start:] if start >= 0 else b""
+    # As CBOR texts with their length, so that no words of a manifest are taken for them.
+    return b"\x66sigTst" in found or b"\x67sigTst2" in found
+
+
+Build = Callable[[Identity], tuple[bytes, bytes]]
+
+
+def _stamped_or_not(build: Build, identity: Identity) -> tuple[bytes, bytes]:
+    url = identity.timestamp_url
+    if url is None:
+        return _signing(build, identity)
+    unstamped = replace(identity, timestamp_url=None)
+    if is_out(url):
+        return _signing(build, unstamped)
+    try:
+        return _signing(build, identity)
+    except SignError:
+        # Any fault of an authority looks alike here; what signs without one was its fault.
+        made = _signing(build, unstamped)
+        note_outage(url)
+        return made
+
+
+def _signing(build: Build, identity: Identity) -> tuple[bytes, bytes]:
+    from c2pa import C2paError
+
+    _raised.error = None
+    try:
+        return build(identity)
     except C2paError as error:
         if _raised.error is not None:
             raise _raised.error from None
         raise SignError(f"signing failed: {error}") from None
-    return signed.getvalue(), Signed(bytes(store), label, identity.certificate)
 
 
 def _ingredient(each: Ingredient) -> str:
@@ -87,12 +179,26 @@ def _ingredient(each: Ingredient) -> str:
     return json.dumps(told)
 
 
-def reader_settings(anchors: bytes) -> dict[str, Any]:
-    """SDK settings to verify by: `anchors` (PEM) are trusted, nothing is fetched from networks."""
+def reader_settings(anchors: bytes | Trust) -> dict[str, Any]:
+    """SDK settings to verify by: `anchors` (PEM, or named lists of them) are trusted.
+
+    Nothing is fetched from networks.
+    """
     # Without trust_config, claimSigning and documentSigning certificates read as Invalid.
-    trust = {"trust_config": "\n".join(use.dotted_string for use in ACCEPTED_USES)}
-    if anchors.strip():
-        trust["user_anchors"] = anchors.decode()
+    uses = "\n".join(use.dotted_string for use in ACCEPTED_USES)
+    trust: dict[str, Any] = {"trust_config": uses}
+    # Lists of signers first: the SDK names the first one that holds a root.
+    lists = sorted(as_trust(anchors), key=lambda each: each.kind != "signers")
+    trust["anchors"] = [
+        {
+            "trust_anchors": each.pem.decode(),
+            "trust_uri": each.address,
+            "trust_kind": "manifest" if each.kind == "signers" else "tsa",
+            "trust_config": uses,
+        }
+        for each in lists
+        if each.pem.strip()
+    ]
     # Unknown keys are ignored by the SDK without a word: tests show that each of these works.
     return {
         "builder": {"thumbnail": {"enabled": False}},
@@ -101,15 +207,19 @@ def reader_settings(anchors: bytes) -> dict[str, Any]:
     }
 
 
-def _context(identity: Identity) -> Any:
-    """The context that signs as `identity` in this process, made once."""
-    key = (os.getpid(), identity)
+def _context(identity: Identity, intent: str = "") -> Any:
+    """The context that signs as `identity` in this process, made once for each intent."""
+    key = (os.getpid(), identity, intent)
     with _lock:
         if key not in _contexts:
             from c2pa import Context, Settings
 
-            settings = Settings.from_dict(reader_settings(identity.anchors))
-            _contexts[key] = Context(settings, _signer(identity))
+            settings = reader_settings(identity.anchors)
+            if intent:
+                # Both the new signature and that of the manifest before it are stamped.
+                stamps = {"enabled": True, "skip_existing": True, "fetch_scope": "parent"}
+                settings["builder"] |= {"intent": intent, "auto_timestamp_assertion": stamps}
+            _contexts[key] = Context(Settings.from_dict(settings), _signer(identity))
         return _contexts[key]
 
 

@@ -1,10 +1,13 @@
-"""Asks a time-stamp authority (RFC 3161) whether it serves, before a run depends on it.
+"""A time-stamp authority (RFC 3161): asked before a run depends on it, left alone while it is out.
 
-A dead one makes every signature fail and a silent one holds each up for half a minute.
+A dead one costs each signature a failed call and a silent one half a minute; pipeline/sign.py signs
+without it meanwhile, and `platemark stamp` makes up for it.
 """
 
 from __future__ import annotations
 
+import http.client
+import time
 import urllib.request
 
 from pipeline.errors import SetupError
@@ -15,6 +18,10 @@ _QUERY = (
     + bytes(32)
     + bytes.fromhex("0101ff")
 )
+PAUSE_SECONDS = 60.0
+"""How long an authority that failed is left alone."""
+
+_out_until: dict[str, float] = {}
 
 
 def check_timestamp_authority(url: str, timeout: float = 5.0) -> None:
@@ -28,9 +35,35 @@ def check_timestamp_authority(url: str, timeout: float = 5.0) -> None:
             kind = answer.headers.get_content_type()
         if kind != "application/timestamp-reply":
             raise ValueError(f"it answers {kind}, not application/timestamp-reply")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise SetupError(
             f"the time-stamp authority {url} does not serve: {reason}; "
             f"try again, or leave signing.timestamp_url out to sign without time stamps"
         ) from None
+
+
+def note_outage(url: str) -> None:
+    """The authority failed: leave it alone for a while, in this process."""
+    _out_until[url] = time.monotonic() + PAUSE_SECONDS
+
+
+def is_out(url: str) -> bool:
+    """Whether the authority failed a short while ago, or has not come back since.
+
+    After the pause it is asked once, with 5 seconds' patience, before a signature depends on it.
+    """
+    until = _out_until.get(url)
+    if until is None:
+        return False
+    if time.monotonic() < until:
+        return True
+    # At once, so that of many threads one asks.
+    note_outage(url)
+    try:
+        check_timestamp_authority(url)
+    except SetupError:
+        note_outage(url)
+        return True
+    _out_until.pop(url, None)
+    return False

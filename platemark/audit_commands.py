@@ -1,12 +1,12 @@
-"""audit, show, verify, keys: the commands that answer questions. None of them imports torch."""
+"""audit, show, keys: the commands that answer questions. None of them imports torch."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,15 +15,26 @@ from pipeline.settings import Settings, load_settings
 from platemark.display import COLOURS, err, out, print_json, print_rows, words
 from platemark.options import AsJson, Workspace
 
+if TYPE_CHECKING:
+    from catalog.isolated import Answer
+
 keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
 
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        help="The catalog as it was: 2026-11-01T12:00 (UTC), or 2026-11-01 for that day's end.",
+        show_default=False,
+    ),
+]
+_FORMATS = ("table", "csv", "json", "parquet")
 _DETECTOR = ("detector", "revision", "weights_sha256")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".gif"}
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the app."""
-    for command in (audit, show, verify):
+    for command in (audit, show):
         app.command(rich_help_panel="Audit")(command)
     app.add_typer(keys, name="keys", rich_help_panel="Set up")
 
@@ -45,93 +56,61 @@ def audit(
             "--format", "-f", help="table, csv, json or parquet. Default: table, csv to a pipe."
         ),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the SQL as it would be run, and run nothing.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="With --explain: DuckDB's plan of it too.")
+    ] = False,
+    as_of: AsOf = None,
     workspace: Workspace = None,
 ) -> None:
-    """Ask the catalog: a named question, or a SELECT of your own."""
-    from catalog.audit import ask, ask_sql, questions
-    from catalog.results import write_csv, write_json, write_parquet
+    """Ask the catalog: a named question, or a SELECT of your own, now or as of any moment."""
+    from catalog.as_of import moment_of
+    from catalog.audit import ask, ask_sql
 
-    formats = ("table", "csv", "json", "parquet")
-    if output is not None and output not in formats:
-        remedy = f"one of {', '.join(formats)}"
+    if output is not None and output not in _FORMATS:
+        remedy = f"one of {', '.join(_FORMATS)}"
         raise InputError("audit", [Fault(f"unknown format {output!r}", "--format", remedy)])
     if question is not None and sql is not None:
         fault = Fault("a named question and --sql", "audit", "give one of them")
         raise InputError("audit", [fault])
     if question is None and sql is None:
-        rows = [
-            {
-                "question": each.name,
-                "answers": each.title,
-                "parameters": " ".join(_usage(parameter) for parameter in each.parameters),
-            }
-            for each in questions().values()
-        ]
-        print_json(rows) if output == "json" else print_rows(rows)
+        _list_questions(output == "json")
         return
     folder = load_settings(workspace).catalog
-    if sql is not None:
-        answer = ask_sql(folder, sql)
+    pairs = _pairs(parameters or [])
+    moment = moment_of(as_of) if as_of else None
+    if explain or plan:
+        _explain(folder, question, sql, pairs, plan, moment)
+    elif sql is not None:
+        _print_answer(ask_sql(folder, sql, as_of=moment), output)
     else:
-        answer = ask(folder, str(question), _pairs(parameters or []))
-    match output or ("table" if sys.stdout.isatty() else "csv"):
-        case "csv":
-            write_csv(answer, sys.stdout)
-        case "json":
-            write_json(answer, sys.stdout)
-        case "parquet":
-            write_parquet(answer, sys.stdout.buffer)
-        case _:
-            print_rows(answer.table.to_pylist(), answer.columns)
+        _print_answer(ask(folder, str(question), pairs, as_of=moment), output)
 
 
 def show(
     asset: Annotated[
         str, typer.Argument(help="SKU, file, or 6 or more digits of its SHA-256 or request id.")
     ],
+    as_of: AsOf = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """One image's whole story, and a picture of it beside the references that its scores cite."""
-    from catalog.lake import reading
+    from catalog.as_of import moment_of, reading_as_of
     from catalog.read import find_asset
     from catalog.story import story
 
     settings = load_settings(workspace)
-    with reading(settings.catalog) as lake:
+    moment = moment_of(as_of) if as_of else None
+    with reading_as_of(settings.catalog, moment) as lake:
         told = story(lake, find_asset(lake, asset).request_id)
     told["comparison"] = _write_comparison(told, settings)
     if as_json:
         print_json(told)
         return
     _print_story(told)
-
-
-def verify(
-    files: Annotated[list[Path], typer.Argument(help="Files or folders, ours or not.")],
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """What files say of their origin, and whether it holds. Exit code 0 when all are Trusted."""
-    from catalog.lake import exists, reading
-    from catalog.read import knows
-    from pipeline.keys import trust_anchors
-    from pipeline.verify import verify_file
-
-    settings = load_settings(workspace)
-    anchors = trust_anchors(settings)
-    reports = [verify_file(path, anchors) for path in _files(files)]
-    known: dict[str, dict[str, Any]] = {}
-    if exists(settings.catalog):
-        with reading(settings.catalog) as lake:
-            known = knows(lake, [report.sha256 for report in reports if report.sha256])
-    rows = [report.as_json() | {"catalog": known.get(report.sha256 or "")} for report in reports]
-    if as_json:
-        print_json(rows)
-    else:
-        _print_reports(rows)
-    if not rows or not all(row["ok"] for row in rows):
-        raise typer.Exit(1)
 
 
 @keys.command("init")
@@ -152,6 +131,53 @@ def init_keys(workspace: Workspace = None, as_json: AsJson = False) -> None:
     )
 
 
+def _list_questions(as_json: bool) -> None:
+    from catalog.audit import questions
+
+    rows = [
+        {
+            "question": each.name,
+            "answers": each.title,
+            "parameters": " ".join(_usage(parameter) for parameter in each.parameters),
+        }
+        for each in questions().values()
+    ]
+    print_json(rows) if as_json else print_rows(rows)
+
+
+def _explain(
+    folder: Path,
+    question: str | None,
+    sql: str | None,
+    pairs: dict[str, str],
+    plan: bool,
+    moment: datetime | None,
+) -> None:
+    from catalog.audit import explain, explain_sql
+
+    if sql is not None:
+        explained = explain_sql(folder, sql, moment)
+    else:
+        explained = explain(folder, str(question), pairs, planned=plan, as_of=moment)
+    sys.stdout.write(explained.sql.rstrip() + "\n")
+    if plan and explained.plan:
+        sys.stdout.write(explained.plan + "\n")
+
+
+def _print_answer(answer: Answer, output: str | None) -> None:
+    from catalog.results import write_csv, write_json, write_parquet
+
+    match output or ("table" if sys.stdout.isatty() else "csv"):
+        case "csv":
+            write_csv(answer, sys.stdout)
+        case "json":
+            write_json(answer, sys.stdout)
+        case "parquet":
+            write_parquet(answer, sys.stdout.buffer)
+        case _:
+            print_rows(answer.table.to_pylist(), answer.columns)
+
+
 def _usage(parameter: Any) -> str:
     return parameter.name if parameter.required else f"{parameter.name}={parameter.default}"
 
@@ -165,41 +191,6 @@ def _pairs(parameters: Iterable[str]) -> dict[str, str]:
             raise InputError("audit", [fault])
         pairs[name] = value
     return pairs
-
-
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
-            )
-        else:
-            yield path
-
-
-def _print_reports(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        err.print("no image files there", style="red")
-        return
-    for row in rows:
-        state = row["state"]
-        out.print(words((f"{state:8}", COLOURS.get(state, "red")), f" {row['path']}"))
-        if row["error"]:
-            out.print(f"         {row['error']}", style="red")
-        for why in row["why"]:
-            out.print(f"         {why}")
-        if row["labels"]:
-            out.print(f"         labels: {', '.join(sorted(row['labels']))}")
-        out.print(f"         {_in_catalog(row['catalog'])}")
-    counts = Counter(row["state"] for row in rows)
-    out.print("  ".join(f"{state} {count}" for state, count in sorted(counts.items())))
-
-
-def _in_catalog(known: dict[str, Any] | None) -> str:
-    if not known:
-        return "not in this catalog"
-    decided = f", {known['decision']} in review" if known["decision"] else ""
-    return f"catalog: {known['sku']}, {known['outcome']}{decided}, {known['state']}"
 
 
 def _print_story(told: dict[str, Any]) -> None:

@@ -17,14 +17,19 @@ from pipeline.errors import PlatemarkError, SetupError
 from platemark import (
     audit_commands,
     calibrate_commands,
+    ledger_commands,
     library_commands,
+    lineage_commands,
     pack_commands,
     policy_commands,
     produce_commands,
+    recover_commands,
     replay_commands,
+    report_commands,
     review_commands,
     tour,
     train_commands,
+    verify_commands,
 )
 from platemark.display import err
 
@@ -64,6 +69,11 @@ for commands in (
     tour,
     produce_commands,
     audit_commands,
+    lineage_commands,
+    report_commands,
+    verify_commands,
+    recover_commands,
+    ledger_commands,
     review_commands,
     policy_commands,
     library_commands,

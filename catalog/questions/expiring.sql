@@ -1,9 +1,14 @@
 -- Cleared images whose usage terms expire within some days or have, and the packs they are in
 -- $days = 30: how many days ahead
-SELECT i.expires, date_diff('day', current_date, i.expires) AS days_left, i.sku, i."index",
-       i.campaign, i.client, i.terms_id, p.packs, i.sha256, i.request_id
-FROM images AS i
+-- $limit = 1000: at most so many
+WITH ending AS (
+    SELECT expires, sku, "index", campaign, client, terms_id, sha256, request_id FROM images
+    WHERE cleared AND expires <= current_date + $days::INTEGER
+    ORDER BY expires, sku, "index" LIMIT $limit)
+SELECT e.expires, date_diff('day', current_date, e.expires) AS days_left, e.sku, e."index",
+       e.campaign, e.client, e.terms_id, p.packs, e.sha256, e.request_id
+FROM ending AS e
 LEFT JOIN (SELECT request_id, list(DISTINCT pack_id ORDER BY pack_id) AS packs
-           FROM pack_assets GROUP BY request_id) AS p USING (request_id)
-WHERE i.cleared AND i.expires <= current_date + $days::INTEGER
-ORDER BY i.expires, i.sku, i."index"
+           FROM pack_assets WHERE request_id IN (SELECT request_id FROM ending)
+           GROUP BY request_id) AS p USING (request_id)
+ORDER BY e.expires, e.sku, e."index"

@@ -1,5 +1,6 @@
 -- What is in a pack, and what was asked for but left out, with the reason
 -- $pack: the pack's id, its file name, or the first digits of its SHA-256
+-- $limit = 10000: at most so many
 WITH meant AS (
     SELECT pack_id FROM packs
     WHERE pack_id = $pack OR file = $pack
@@ -9,9 +10,12 @@ said AS (
     FROM pack_assets SEMI JOIN meant USING (pack_id)
     UNION ALL
     SELECT pack_id, 'left out', NULL, reason, NULL, request_id, sku
-    FROM pack_refusals SEMI JOIN meant USING (pack_id))
+    FROM pack_refusals SEMI JOIN meant USING (pack_id)),
+told AS (SELECT * FROM said ORDER BY pack_id, place, file, request_id LIMIT $limit)
 SELECT s.pack_id, s.place, s.file, s.reason, coalesce(i.sku, s.sku) AS sku, i."index", i.outcome,
        i.decision, i.reviewer, i.terms_id, i.expires,
        coalesce(s.asset_sha256, i.sha256) AS sha256, s.request_id
-FROM said AS s LEFT JOIN images AS i USING (request_id)
+FROM told AS s
+LEFT JOIN (SELECT request_id, sku, "index", outcome, decision, reviewer, terms_id, expires, sha256
+           FROM images WHERE request_id IN (SELECT request_id FROM told)) AS i USING (request_id)
 ORDER BY s.pack_id, s.place, sku, i."index"

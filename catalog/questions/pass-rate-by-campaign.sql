@@ -1,4 +1,5 @@
 -- The share of images that passed, by client and campaign, and what came of the reviewed ones
+-- $limit = 1000: at most so many
 SELECT client, campaign, count(*) AS images,
        count(*) FILTER (outcome = 'pass') AS passed,
        count(*) FILTER (outcome = 'review') AS review,
@@ -9,4 +10,4 @@ SELECT client, campaign, count(*) AS images,
        round(count(*) FILTER (outcome = 'pass') / nullif(count(outcome), 0), 4) AS pass_rate,
        count(*) FILTER (cleared) AS cleared
 FROM images
-GROUP BY client, campaign ORDER BY client, campaign
+GROUP BY client, campaign ORDER BY client, campaign LIMIT $limit

@@ -1,4 +1,5 @@
 -- What waits for a person's decision, lapsed approvals too, the most urgent and oldest first
+-- $limit = 1000: at most so many
 SELECT recorded_at, sku, "index", campaign,
        coalesce(list_max(list_transform(reasons, lambda one: list_position(
            ['low', 'normal', 'high', 'critical'], one.severity))), 2) AS urgency,
@@ -7,4 +8,4 @@ SELECT recorded_at, sku, "index", campaign,
 FROM images
 WHERE outcome = 'review'
   AND (decision IS NULL OR (decision = 'approve' AND NOT approval_holds))
-ORDER BY urgency DESC, recorded_at, sku, "index"
+ORDER BY urgency DESC, recorded_at, sku, "index" LIMIT $limit

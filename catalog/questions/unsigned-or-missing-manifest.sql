@@ -1,18 +1,16 @@
 -- Passed or approved images without a signed file or manifest, and signed ones that may not be
-SELECT i.sku, i."index", i.outcome, i.decision, i.asset_state,
-       CASE WHEN NOT i.cleared AND i.asset_state = 'signed' AND i.outcome = 'block'
+-- $limit = 1000: at most so many
+SELECT sku, "index", outcome, decision, asset_state,
+       CASE WHEN NOT cleared AND asset_state = 'signed' AND outcome = 'block'
                  THEN 'blocked, but signed'
-            WHEN NOT i.cleared AND i.asset_state = 'signed' AND i.decision IS NULL
+            WHEN NOT cleared AND asset_state = 'signed' AND decision IS NULL
                  THEN 'signed without an approval'
-            WHEN i.asset_state IS DISTINCT FROM 'signed' THEN 'no signed file'
-            WHEN i.c2pa_label IS NULL THEN 'no manifest'
-            ELSE 'the manifest is empty' END AS fault,
-       i.sha256, i.url, i.request_id, i.run_id
-FROM images AS i
-LEFT JOIN manifests AS m ON m.request_id = i.request_id AND m.asset_sha256 = i.sha256
-WHERE ((i.outcome = 'pass' OR i.decision = 'approve')
-       AND (i.asset_state IS DISTINCT FROM 'signed' OR i.c2pa_label IS NULL
-            OR octet_length(m.manifest) = 0))
-   OR (i.asset_state = 'signed' AND (i.outcome = 'block'
-                                     OR (i.outcome = 'review' AND i.decision IS NULL)))
-ORDER BY i.sku, i."index"
+            WHEN asset_state IS DISTINCT FROM 'signed' THEN 'no signed file'
+            ELSE 'no manifest' END AS fault,
+       sha256, url, request_id, run_id
+FROM images
+WHERE ((outcome = 'pass' OR decision = 'approve')
+       AND (asset_state IS DISTINCT FROM 'signed' OR c2pa_label IS NULL))
+   OR (asset_state = 'signed' AND (outcome = 'block'
+                                   OR (outcome = 'review' AND decision IS NULL)))
+ORDER BY recorded_at DESC, sku, "index" LIMIT $limit

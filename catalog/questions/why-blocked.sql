@@ -1,16 +1,20 @@
 -- Why one image was blocked or sent to review: every score beside the rule that spoke on it
 -- $asset: its sku, or the first digits of its SHA-256 or request id
-WITH meant AS (
-    SELECT * FROM images
-    WHERE sku = $asset
-       OR (length($asset) >= 6 AND (starts_with(request_id, lower($asset))
-           OR request_id IN (SELECT request_id FROM assets
-                             WHERE starts_with(sha256, lower($asset)))))),
+WITH named AS (
+    SELECT request_id FROM requests
+    WHERE sku = $asset OR (length($asset) >= 6 AND starts_with(request_id, lower($asset)))
+    UNION
+    SELECT request_id FROM assets
+    WHERE length($asset) >= 6 AND starts_with(sha256, lower($asset))),
+meant AS (
+    SELECT request_id, sku, "index", outcome, reasons, decision, reviewer, review_reason, policy,
+           policy_version, policy_digest, error
+    FROM images WHERE request_id IN (SELECT request_id FROM named)),
 spoken AS (
     SELECT request_id, reason.rule AS rule, reason.outcome AS says, reason.bound AS bound,
            reason.text AS why, reason.evidence AS evidence, reason.declared AS declared
     FROM (SELECT request_id, unnest(reasons) AS reason FROM meant)),
-measured AS (SELECT * FROM scores SEMI JOIN meant USING (request_id)),
+measured AS (SELECT * FROM scores WHERE request_id IN (SELECT request_id FROM named)),
 all_of_it AS (
     SELECT coalesce(r.request_id, s.request_id) AS request_id, coalesce(r.rule, s.score) AS score,
            s.value, r.says, r.bound, r.why, r.declared, coalesce(s.evidence, r.evidence) AS evidence

@@ -1,12 +1,19 @@
 -- Each image that was reviewed or blocked: every rule that spoke, score, bound, nearest reference
 -- $campaign = "": only this campaign
 -- $days = 365: how many days back
-SELECT i.sku, i."index", i.campaign, i.outcome, i.decision, r.reason.rule, r.reason.outcome AS says,
-       r.reason.score, r.reason.bound, r.reason.text AS why,
-       coalesce(r.reason.evidence -> '$.nearest[0]', r.reason.evidence -> '$.nearest') AS nearest,
-       i.policy, i.policy_version, i.request_id,
-       i.sha256, i.recorded_at
-FROM images AS i, unnest(i.reasons) AS r(reason)
-WHERE i.outcome <> 'pass' AND ($campaign = '' OR i.campaign = $campaign)
-  AND i.recorded_at >= now() - to_days($days::INTEGER)
-ORDER BY i.recorded_at DESC, i.sku, i."index", r.reason.rule
+-- $limit = 1000: at most so many images
+WITH held AS (
+    SELECT request_id, sku, "index", campaign, recorded_at FROM images
+    WHERE outcome <> 'pass' AND ($campaign = '' OR campaign = $campaign)
+      AND recorded_at >= now() - to_days($days::INTEGER)
+    ORDER BY recorded_at DESC, sku, "index" LIMIT $limit),
+told AS (
+    SELECT request_id, sku, "index", campaign, recorded_at, outcome, decision, sha256, policy,
+           policy_version, unnest(reasons) AS reason
+    FROM images WHERE request_id IN (SELECT request_id FROM held))
+SELECT h.sku, h."index", h.campaign, h.outcome, h.decision, h.reason.rule, h.reason.outcome AS says,
+       h.reason.score, h.reason.bound, h.reason.text AS why,
+       coalesce(h.reason.evidence -> '$.nearest[0]', h.reason.evidence -> '$.nearest') AS nearest,
+       h.policy, h.policy_version, h.request_id, h.sha256, h.recorded_at
+FROM told AS h
+ORDER BY h.recorded_at DESC, h.sku, h."index", h.reason.rule

@@ -81,7 +81,7 @@ def test_a_batch_sent_twice_is_recorded_once(lake: Lake) -> None:
     batch = [produced_of(1), produced_of(2)]
     assert commit_batch(lake, "run-1", "b1", batch)
     assert not commit_batch(lake, "run-1", "b1", batch)
-    assert lake.rows("SELECT count(*) AS n FROM raw.requests") == [{"n": 2}]
+    assert lake.rows("SELECT count(*) AS n FROM raw.images") == [{"n": 2}]
     assert commit_batch(lake, "run-2", "b1", batch), "another run's batch is another batch"
 
 
@@ -176,6 +176,6 @@ def test_many_batches_are_merged_along_the_way(lake: Lake) -> None:
     lake.unmerged = MERGE_EVERY - 2
     for number in range(3):
         commit_batch(lake, "run-1", f"b{number}", [produced_of(number)])
-    files = lake.rows("SELECT * FROM ducklake_list_files('lake', 'requests', schema => 'raw')")
+    files = lake.rows("SELECT * FROM ducklake_list_files('lake', 'images', schema => 'raw')")
     assert len(files) == 2
     assert lake.unmerged == 1

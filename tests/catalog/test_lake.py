@@ -48,7 +48,7 @@ def test_a_catalog_being_read_cannot_be_changed(folder: Path) -> None:
     with writing(folder) as lake:
         commit_batch(lake, "run-1", "b1", [produced_of(1)])
     with reading(folder) as lake, pytest.raises(Exception, match="read-only"):
-        lake.transact(lambda connection: connection.execute("DELETE FROM raw.requests"))
+        lake.transact(lambda connection: connection.execute("DELETE FROM raw.images"))
 
 
 def test_reading_without_a_catalog_says_how_to_make_one_and_makes_none(folder: Path) -> None:
@@ -184,7 +184,7 @@ def test_merging_keeps_every_row_and_leaves_fewer_files_to_read(lake: Lake) -> N
     for number in range(6):
         commit_batch(lake, "run-1", f"b{number}", [produced_of(number)])
     before = lake.rows("SELECT * FROM images ORDER BY request_id")
-    files = "SELECT count(*) AS n FROM ducklake_list_files('lake', 'requests', schema => 'raw')"
+    files = "SELECT count(*) AS n FROM ducklake_list_files('lake', 'images', schema => 'raw')"
     assert lake.rows(files)[0]["n"] == 6
     merge_small_files(lake)
     assert lake.rows(files)[0]["n"] == 1
@@ -239,7 +239,7 @@ def test_processes_that_create_and_write_at_once_lose_nothing(folder: Path) -> N
         writer.join(120)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     with reading(folder) as lake:
-        assert count(lake, "images") == count(lake, "raw.requests") == 27
+        assert count(lake, "images") == count(lake, "raw.images") == 27
         assert count(lake, "batches") == 9
         assert count(lake, "scores") == 3 * 27
 
@@ -256,12 +256,12 @@ def test_batches_of_killed_writers_are_whole_or_absent(folder: Path, empty_catal
         writer.join()
         with reading(folder) as lake:
             rows = lake.rows(
-                "SELECT images, count(*) AS n FROM raw.batches JOIN raw.requests "
+                "SELECT images, count(*) AS n FROM raw.batches JOIN raw.images "
                 "USING (run_id, batch_id, attempt) GROUP BY ALL"
             )
             assert {row["images"] for row in rows} == {3}
-            assert count(lake, "raw.requests") == 3 * count(lake, "raw.batches")
-            assert count(lake, "raw.scores") == 9 * count(lake, "raw.batches")
+            assert count(lake, "raw.images") == 3 * count(lake, "raw.batches")
+            assert count(lake, "scores") == 9 * count(lake, "raw.batches")
         with writing(folder) as lake:
             committed = count(lake, f"raw.batches WHERE run_id = 'run-{round_number}'")
             again = [produced_of(1000 * round_number + offset) for offset in range(3)]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from catalog.audit import ask
 from catalog.lake import Lake
-from catalog.pack import NothingToExport, Pack, export_pack
+from catalog.pack import Files, NothingToExport, Pack, export_pack
 from catalog.read import find_asset
 from catalog.review import record_review
 from catalog.story import story
@@ -76,8 +76,7 @@ class Shoot:
             self.lake.folder,
             out,
             terms,
-            verify=self.verify,
-            locate=lambda url: self.root / url,
+            Files(verify=self.verify, locate=lambda url: self.root / url),
             **options,
         )
 
@@ -93,8 +92,8 @@ def reasons(pack: Pack | NothingToExport) -> dict[str, str]:
 
 def test_a_pack_holds_images_licence_manifest_sums_and_sheet(shoot: Shoot, tmp_path: Path) -> None:
     pack = shoot.export(tmp_path / "packs" / "shop.zip")
-    assert hashlib.sha256(pack.path.read_bytes()).hexdigest() == pack.sha256
-    assert (pack.images, pack.size) == (2, pack.path.stat().st_size)
+    assert hashlib.sha256(Path(pack.path).read_bytes()).hexdigest() == pack.sha256
+    assert (pack.images, pack.size) == (2, Path(pack.path).stat().st_size)
     with zipfile.ZipFile(pack.path) as archive:
         assert archive.testzip() is None
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -108,6 +107,7 @@ def test_a_pack_holds_images_licence_manifest_sums_and_sheet(shoot: Shoot, tmp_p
         "contact-sheet.jpg",
         "manifest.csv",
         "manifest.parquet",
+        "pack.json",
     }
     assert files["LICENSE.txt"].decode() == GRANT.licence_text()
     for line in files["SHA256SUMS"].decode().splitlines():
@@ -128,7 +128,7 @@ def test_a_pack_holds_images_licence_manifest_sums_and_sheet(shoot: Shoot, tmp_p
 def test_the_same_content_gives_the_same_bytes(shoot: Shoot, tmp_path: Path) -> None:
     first = shoot.export(tmp_path / "a.zip")
     second = shoot.export(tmp_path / "b.zip")
-    assert first.path.read_bytes() == second.path.read_bytes()
+    assert Path(first.path).read_bytes() == Path(second.path).read_bytes()
     assert first.pack_id == second.pack_id
     again = shoot.export(tmp_path / "a.zip")
     assert again.sha256 == first.sha256
@@ -361,7 +361,7 @@ def test_another_pack_is_not_overwritten(shoot: Shoot, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "change", "told"),
     [
-        ("pack.tar", {}, "a pack is a zip"),
+        ("pack.tar.gz", {}, "a pack is not compressed"),
         ("a.zip", {"expires": date(2026, 4, 30)}, "they expired"),
     ],
 )

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from catalog_samples import TERMS, begin, failed_of, produced_of, request_of
 
-from catalog.audit import Answer, ask, questions
+from catalog.audit import Answer, ask, ask_sql, explain, explain_sql, questions
 from catalog.lake import Lake, writing
 from catalog.review import record_review
-from catalog.write import commit_batch, finish_run, register_model
+from catalog.write import commit_batch, finish_run, insert_row, register_model
 from pipeline.errors import InputError
 from pipeline.records import Asset, Review, Score, Signed
 
@@ -88,7 +88,7 @@ def test_every_question_has_a_title_and_an_answer(shoot: Path, name: str) -> Non
 def test_every_question_can_be_asked_of_an_empty_catalog(empty_catalog: Path, name: str) -> None:
     given = {REQUIRED[name]: "MUG-00004"} if name in REQUIRED else {}
     answer = ask(empty_catalog, name, given)
-    assert answer.table.num_rows == 0 or name == "tables"
+    assert answer.table.num_rows == 0 or name in ("snapshots", "tables")
 
 
 def test_verdicts_are_counted_by_policy_and_day(shoot: Path) -> None:
@@ -228,3 +228,119 @@ def test_wrong_arguments_are_named_all_at_once(
 def test_arguments_are_values_never_sql(shoot: Path) -> None:
     for value in ("' OR 1=1 --", "x'; DROP VIEW images; --", "$sku"):
         assert rows(ask(shoot, "assets-of-sku", {"sku": value})) == []
+
+
+@pytest.mark.parametrize("name", sorted(questions()))
+def test_every_answer_is_bounded_or_about_one_thing(name: str) -> None:
+    known = {parameter.name for parameter in questions()[name].parameters}
+    assert "limit" in known or name in REQUIRED or name == "tables"
+
+
+@pytest.mark.parametrize("name", ["approvals", "rejects-by-rule", "snapshots", "runs"])
+def test_a_limit_limits(shoot: Path, name: str) -> None:
+    assert ask(shoot, name, {"limit": "1"}).table.num_rows == 1
+
+
+def test_cost_and_yield_are_told_by_model_brief_and_policy(shoot: Path) -> None:
+    by_model = {row["model"]: row for row in rows(ask(shoot, "yield-by-model"))}
+    other = by_model["hub/other"]
+    assert (other["images"], other["failed"], other["model_licence"]) == (6, 1, "openrail")
+    assert sum(row["images"] for row in by_model.values()) == 22
+    # A tenth of a second each, the failed one did not come to it.
+    assert sum(row["accelerator_seconds"] for row in by_model.values()) == pytest.approx(2.1)
+    (brief,) = rows(ask(shoot, "yield-by-brief"))
+    assert (brief["brief"], brief["images"], brief["passed"]) == ("spring.csv", 22, 14)
+    assert (brief["approved"], brief["pass_rate"]) == (1, round(14 / 21, 4))
+    assert brief["seconds_per_usable_image"] == pytest.approx(2.1 / 15)
+    policies = {row["policy"]: row["images"] for row in rows(ask(shoot, "yield-by-policy"))}
+    assert policies == {"retail": 21, None: 1}
+    campaign = rows(ask(shoot, "yield-by-brief", {"campaign": "campaign-0"}))
+    assert campaign[0]["images"] == 8
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people who disagree, one who changes her mind, and a policy that overrules another."""
+    made = tmp_path_factory.mktemp("divided") / "catalog"
+    with writing(made) as lake:
+        begin(lake)
+        commit_batch(lake, "run-1", "b1", [produced_of(n, "review") for n in range(5)])
+        decide(lake, 0, "approve", "ada", "fine")
+        decide(lake, 0, "reject", "bob", "a logo")
+        decide(lake, 1, "approve", "ada", "fine")
+        decide(lake, 1, "reject", "ada", "on second thoughts")
+        decide(lake, 2, "approve", "ada", "fine")
+        decide(lake, 3, "reject", "bob", "dull")
+        (row,) = lake.rows(
+            "SELECT request_id, attempt FROM raw.current WHERE request_id = $id",
+            {"id": request_of(3).request_id},
+        )
+        replayed = {
+            **row, "replay_id": "r1", "outcome": "pass", "policy": "mild", "policy_version": "2",
+            "policy_digest": "d", "decided_at": datetime.now(UTC),
+        }  # fmt: skip
+        lake.transact(lambda connection: insert_row(connection, "replayed_verdicts", replayed))
+    return made
+
+
+def test_reviewers_are_told_with_how_often_they_are_reversed(divided: Path) -> None:
+    found = {row["reviewer"]: row for row in rows(ask(divided, "reviewers"))}
+    ada, bob = found["ada"], found["bob"]
+    assert (ada["decisions"], ada["approved"], ada["rejected"]) == (4, 3, 1)
+    assert (ada["reversed_by_others"], ada["reversed_by_self"], ada["reversed_by_replay"]) == (
+        1,
+        1,
+        0,
+    )
+    assert (bob["decisions"], bob["reversed_by_others"], bob["reversed_by_replay"]) == (2, 0, 1)
+    assert 0 <= ada["median_hours_to_decision"] < 0.1
+
+
+def test_disagreements_are_listed_by_kind(divided: Path) -> None:
+    found = {row["sku"]: row for row in rows(ask(divided, "disagreements"))}
+    assert {sku: row["between"] for sku, row in found.items()} == {
+        "MUG-00000": "two people",
+        "MUG-00001": "one person, twice",
+        "MUG-00003": "a person and a policy",
+    }
+    assert found["MUG-00000"]["decisions"] == ["ada: approve – fine", "bob: reject – a logo"]
+    assert found["MUG-00003"]["verdict_today"] == "pass"
+
+
+def test_rules_are_told_with_what_people_make_of_them(divided: Path) -> None:
+    (rule,) = rows(ask(divided, "decisions-by-rule"))
+    assert (rule["rule"], rule["decisions"], rule["reviewers"]) == ("similarity.nearest", 6, 2)
+    assert (rule["approved"], rule["approval_rate"]) == (3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("why-blocked", {"asset": "MUG-00004"}),
+        ("expiring", {"days": "3650"}),
+        ("duplicates", {"distance": "6"}),
+        ("assets-of-sku", {"sku": "it's'; -- $days"}),
+        ("tables", {}),
+    ],
+)
+def test_what_is_explained_is_what_is_run(shoot: Path, name: str, given: dict[str, str]) -> None:
+    """The SQL can be asked again as it is printed."""
+    explained = explain(shoot, name, given)
+    assert explained.plan is None and "\n-- $" not in explained.sql
+    assert rows(ask_sql(shoot, explained.sql)) == rows(ask(shoot, name, given))
+
+
+def test_a_plan_is_told_and_nothing_is_run(shoot: Path, tmp_path: Path) -> None:
+    told = explain(shoot, "why-not-passed", planned=True)
+    assert told.plan and "DUCKLAKE_SCAN" in told.plan.upper().replace(" ", "_")
+    bomb = "SELECT count(*) FROM range(10000000000) t(i) WHERE i % 7 = 8"
+    assert "RANGE" in (explain_sql(shoot, bomb).plan or "")
+    with pytest.raises(InputError):
+        explain_sql(shoot, f"ANALYZE COPY (SELECT 1) TO '{tmp_path / 'x'}'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_explaining_needs_no_catalog(tmp_path: Path) -> None:
+    assert "LIMIT 7" in explain(tmp_path / "none", "packs", {"limit": "7"}).sql
+    with pytest.raises(InputError, match="known: limit"):
+        explain(tmp_path, "packs", {"x": "1"})

@@ -22,8 +22,8 @@ from catalog.replay import replay
 from catalog.replay_apply import apply
 from catalog.replay_evaluate import JUDGED, evaluate
 from catalog.replay_sql import CODES
+from catalog.rescore import record_rescores
 from catalog.review import record_review
-from catalog.rows import arrow, score_row
 from catalog.write import commit_batch, record_terms, register_model
 from pipeline.errors import InputError
 from pipeline.policy_model import Policy
@@ -270,21 +270,7 @@ def rescored(lake: Lake, one: Produced, value: float, number: int) -> Produced:
     (row,) = lake.rows(
         "SELECT attempt FROM raw.current WHERE request_id = ?", [one.request.request_id]
     )
-    key = {"request_id": one.request.request_id, "attempt": row["attempt"]}
-    now = datetime(2026, 1, 1 + number, tzinfo=UTC)
-
-    def append(connection: Any) -> None:
-        for score in new:
-            table = arrow("scores", [{**key, **score_row(score)}])
-            connection.register("incoming", table)
-            connection.execute(
-                "INSERT INTO raw.rescores BY NAME SELECT *, ?::TIMESTAMPTZ AS measured_at "
-                "FROM incoming",
-                [now],
-            )
-            connection.unregister("incoming")
-
-    lake.transact(append)
+    record_rescores(lake, {(one.request.request_id, row["attempt"]): new})
     kept = [each for each in one.scores if (each.check, each.name) != ("nsfw", "concept")]
     return changed(one, scores=(*kept, *new))
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from catalog.audit import Answer
 from catalog.results import write_csv, write_json, write_parquet
@@ -68,3 +69,14 @@ def test_an_empty_answer_is_still_a_whole_file() -> None:
     write_json(EMPTY, table)
     assert text.getvalue().count("\r\n") == 1
     assert json.loads(table.getvalue()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "＋1", "－1", "＠SUM(A1)"],
+)
+def test_neither_cells_nor_names_of_columns_run_as_formulas(text: str) -> None:
+    stream = io.StringIO(newline="")
+    write_csv(Answer(pa.table({text: [text]}), ("VARCHAR",)), stream)
+    header, cell = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    assert header == cell == ["'" + text]

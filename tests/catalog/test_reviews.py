@@ -95,7 +95,7 @@ def test_what_nobody_may_decide_is_refused(
     with pytest.raises(InputError, match=told):
         record_review(lake, one.request.request_id, review(decision, reason), *files)
     assert lake.rows("SELECT count(*) AS n FROM reviews") == [{"n": 0}]
-    assert lake.rows("SELECT count(*) AS n FROM raw.assets WHERE made_by = 'review'") == [{"n": 0}]
+    assert lake.rows("SELECT * FROM raw.later_files WHERE made_by = 'review'") == []
 
 
 def test_the_same_decision_twice_is_refused(lake: Lake, waiting: Produced) -> None:
@@ -269,7 +269,7 @@ def test_a_decision_on_another_policys_verdict_is_refused(lake: Lake, waiting: P
     with pytest.raises(InputError, match="another policy was applied meanwhile"):
         record_review(lake, request_id, review("approve"), *files, approval=looked_at)
     assert lake.rows("SELECT * FROM reviews") == []
-    assert lake.rows("SELECT * FROM raw.assets WHERE made_by = 'review'") == []
+    assert lake.rows("SELECT * FROM raw.later_files WHERE made_by = 'review'") == []
 
 
 def policy_of(**changes: object) -> Policy:

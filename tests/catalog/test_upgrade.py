@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from catalog_samples import failed_of, produced_of, request_of, sha256
 
@@ -29,11 +31,12 @@ from catalog.write import commit_batch, insert_row, insert_table
 from pipeline.errors import SetupError
 from pipeline.records import UsedInput
 
-SCHEMAS = {version: Path(__file__).with_name(f"schema-{version}.sql") for version in (1, 2)}
+SCHEMAS = {version: Path(__file__).with_name(f"schema-{version}.sql") for version in (1, 2, 3)}
 """Tables and views as that version of Platemark made them."""
 NEW_COLUMNS = {
     1: {"requests": ["recipe"], "scores": ["detector", "revision"]},
     2: {"scores": ["detector", "revision"]},
+    3: {},
 }
 """What later versions added to tables that a batch fills."""
 NEW_IN_REASONS = ("severity", "declared", "detector", "revision")
@@ -47,7 +50,7 @@ GIVEN = {
 }
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[1, 2, 3])
 def version(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -59,10 +62,11 @@ def earlier_version(version: int, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / DATA).mkdir(parents=True)
     now = datetime.now(UTC)
     produced = [*(produced_of(number) for number in range(5)), failed_of(5)]
-    tables = batch_tables("run-1", "b1", "0001", produced, now)
+    tables = _narrow(batch_tables("run-1", "b1", "0001", produced, now))
     for name, columns in NEW_COLUMNS[version].items():
         tables[name] = tables[name].drop_columns(columns)
-    tables["verdicts"] = _without_later_reasons(tables["verdicts"])
+    if version < 3:
+        tables["verdicts"] = _without_later_reasons(tables["verdicts"])
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     load_extensions(connection)
     _attach(connection, folder / METADATA, folder / DATA, read_only=False)
@@ -91,6 +95,40 @@ def earlier_version(version: int, tmp_path_factory: pytest.TempPathFactory) -> P
     connection.execute("COMMIT")
     connection.close()
     return folder
+
+
+KEY = ("request_id", "attempt")
+IN_VERDICTS = ("outcome", "policy", "policy_version", "policy_digest", "reasons")
+IN_ASSETS = {
+    "sha256": "sha256", "asset_state": "state", "url": "url", "mime": "mime",
+    "made_width": "width", "made_height": "height", "size": "size",
+    "pixels_sha256": "pixels_sha256", "perceptual_hash": "perceptual_hash",
+}  # fmt: skip
+
+
+def _narrow(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """A batch's rows in the tables that versions before 4 spread them over."""
+    wide = tables.pop("images")
+    (names,) = (row["scores"] for row in tables.pop("signatures").to_pylist() if row["scores"])
+    elsewhere = {*IN_VERDICTS, *IN_ASSETS, "signature", "values", "evidence", "request_key"}
+    elsewhere |= {"generate_ms", "c2pa_label", "certificate"}
+    tables["requests"] = wide.drop_columns([*elsewhere])
+    scores = [
+        {key: row[key] for key in KEY}
+        | {"check_name": each["check_name"], "name": each["name"], "value": value}
+        | {"evidence": evidence, "detector": each["detector"], "revision": each["revision"]}
+        for row in wide.to_pylist()
+        for each, value, evidence in zip(names, row["values"], row["evidence"], strict=False)
+    ]
+    tables["scores"] = pa.Table.from_pylist(scores)
+    made = wide.filter(pc.is_valid(wide["sha256"]))
+    tables["verdicts"] = made.select([*KEY, *IN_VERDICTS]).append_column(
+        "decided_at", made["recorded_at"]
+    )
+    files = made.select([*KEY, "recorded_at", *IN_ASSETS])
+    files = files.rename_columns([*KEY, "recorded_at", *IN_ASSETS.values()])
+    tables["assets"] = files.append_column("made_by", pa.array(["run"] * len(files)))
+    return tables
 
 
 def _without_later_reasons(verdicts: pa.Table) -> pa.Table:
@@ -154,9 +192,17 @@ def is_as_it_was_made(lake: Lake) -> None:
     assert lake.rows("SELECT DISTINCT recipe FROM requests") == [{"recipe": None}]
     (blocked,) = lake.rows("SELECT reasons FROM verdicts WHERE outcome = 'block'")
     (reason,) = blocked["reasons"]
-    assert reason["rule"] and [reason[name] for name in NEW_IN_REASONS] == [None] * 4
-    scores = lake.rows("SELECT score, detector, revision FROM scores")
-    assert len(scores) == 15 and all(row["detector"] is None for row in scores)
+    assert reason["rule"]
+    assert [reason[name] for name in NEW_IN_REASONS] in ([None] * 4, ["normal", "", "", ""])
+    scores = lake.rows("SELECT score, value, detector, revision, evidence FROM scores")
+    assert len(scores) == 15
+    assert {row["score"]: (row["detector"], row["revision"]) for row in scores} == {
+        "similarity.nearest": ("open-clip", "r1"),
+        "nsfw.unclothed": ("nsfw", "r1"),
+        "quality.sharpness": ("laplace", "1"),
+    }
+    assert {row["value"] for row in scores if row["score"] == "quality.sharpness"} == {0.9}
+    assert all(json.loads(row["evidence"])["detector"] == row["detector"] for row in scores)
     (review,) = lake.rows("SELECT * FROM reviews")
     assert (review["reviewer"], review["roles"], review["expires"]) == ("ann", None, None)
     assert [row["file"] for row in lake.rows("SELECT file FROM raw.reference_works")] == [
@@ -176,14 +222,17 @@ def is_as_it_was_made(lake: Lake) -> None:
 
 def test_the_fixture_is_of_an_earlier_schema(old: Path, version: int) -> None:
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    connection.execute("SET python_enable_replacements = false")
     load_extensions(connection)
     _attach(connection, old / METADATA, old / DATA, read_only=True)
-    later = {1: ("raw.inputs", "recipe FROM raw.requests"), 2: ("raw.libraries", "raw.rescores")}
+    later = {
+        1: ("raw.inputs", "recipe FROM raw.requests"),
+        2: ("raw.libraries", "raw.rescores", "detector FROM raw.scores"),
+        3: ("raw.images", "raw.signatures"),
+    }
     for table in later[version]:
         with pytest.raises((duckdb.CatalogException, duckdb.BinderException)):
             connection.execute(f"SELECT {table if 'FROM' in table else '* FROM ' + table}")
-    with pytest.raises(duckdb.BinderException):
-        connection.execute("SELECT detector FROM raw.scores")
     connection.close()
     assert max(SCHEMAS) + 1 == SCHEMA_VERSION
 
@@ -235,7 +284,7 @@ def test_isolated_audits_cannot_change_an_old_catalog_either(old: Path) -> None:
         isolated(old, Limits()) as connection,
         pytest.raises(duckdb.Error, match="read-only"),
     ):
-        connection.execute("DELETE FROM raw.requests")
+        connection.execute("DELETE FROM raw.batches")
     assert state(old) == before
 
 
@@ -254,8 +303,7 @@ def test_whoever_writes_brings_it_up_to_date_and_rows_survive(old: Path, version
         assert len(images(lake)) == 7
         assert [row["name"] for row in lake.rows("SELECT name FROM inputs")] == ["photo.png"]
         assert [row["library"] for row in lake.rows("SELECT * FROM libraries")] == ["brand"]
-        detectors = "SELECT DISTINCT detector FROM scores WHERE detector IS NOT NULL ORDER BY 1"
-        assert len(lake.rows(detectors)) == 3
+        assert len(lake.rows("SELECT * FROM scores")) == 21
         assert versions(lake) == [version, SCHEMA_VERSION]
     # No Parquet file of the old catalog was rewritten.
     kept = state(old)

@@ -16,8 +16,9 @@ from workspace_samples import HELD, MILD, shoot
 
 from catalog.lake import reading, writing
 from catalog.replay import replay
-from catalog.rescore import words_of_items
+from catalog.rescore import record_rescores, words_of_items
 from catalog.write import commit_batch
+from pipeline.records import Score
 from pipeline.settings import Settings
 from pipeline.store import path_of
 
@@ -68,7 +69,7 @@ def test_what_lacks_is_measured_once_and_the_new_policy_can_judge(
     (lost,) = shoot(settings, HELD, ["review"], first=6)
     (url,) = rows(settings, "SELECT url FROM images WHERE sku = 'MUG-00006'")
     path_of(settings, url["url"]).write_bytes(b"something else")
-    before = rows(settings, "SELECT * FROM raw.scores ORDER BY ALL")
+    before = rows(settings, "SELECT * FROM raw.images ORDER BY ALL")
 
     told = rescore()
     assert (told["asked"], told["measured"]) == (4, 2)
@@ -77,7 +78,7 @@ def test_what_lacks_is_measured_once_and_the_new_policy_can_judge(
     assert "discarded" in why[discarded.request_id]
     assert "not the file that was catalogued" in why[lost.request_id]
     # What was measured at first stays, beside it what was measured now.
-    assert rows(settings, "SELECT * FROM raw.scores ORDER BY ALL") == before
+    assert rows(settings, "SELECT * FROM raw.images ORDER BY ALL") == before
     found = rows(settings, "SELECT score, count(*) AS n FROM scores GROUP BY 1 ORDER BY 1")
     counts = {row["score"]: row["n"] for row in found}
     assert counts["nsfw.concept"] == counts["duplicates.exact"] == counts["duplicates.near"] == 2
@@ -96,7 +97,7 @@ def test_an_image_is_no_duplicate_of_itself_and_of_an_earlier_one_it_is(
     first, second = shoot(settings, MILD, ["pass", "pass"])
     with writing(settings.catalog) as lake:
         lake.transact(
-            lambda connection: connection.execute("UPDATE raw.assets SET pixels_sha256 = 'same'")
+            lambda connection: connection.execute("UPDATE raw.images SET pixels_sha256 = 'same'")
         )
     rescore()
     found = rows(
@@ -110,14 +111,12 @@ def test_an_image_is_no_duplicate_of_itself_and_of_an_earlier_one_it_is(
 
 
 def test_scores_of_other_weights_are_measured_again(settings: Settings, rescore: Rescore) -> None:
-    shoot(settings, MILD, ["pass"])
+    (request,) = shoot(settings, MILD, ["pass"])
     rescore()
+    (tried,) = rows(settings, "SELECT attempt FROM attempts")
+    old = Score("nsfw", "concept", 1.0, {"detector": "open-clip", "weights_sha256": "old"})
     with writing(settings.catalog) as lake:
-        lake.transact(
-            lambda connection: connection.execute(
-                "UPDATE raw.rescores SET revision = 'old', value = 1.0 WHERE check_name = 'nsfw'"
-            )
-        )
+        record_rescores(lake, {(request.request_id, tried["attempt"]): [old]})
     told = rescore()
     assert (told["measured"], told["checks"]) == (1, ["nsfw"])
     (row,) = rows(settings, "SELECT value, revision FROM scores WHERE score = 'nsfw.concept'")

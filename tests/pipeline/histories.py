@@ -142,6 +142,10 @@ def step_of(earlier: Request) -> Input:
     return Input("image", "step", earlier.request_id, f"step: {earlier.mode}")
 
 
+MARKED = ("c2pa.watermarked.bound", None)
+"""What every image's manifest says last: that its pixels carry the watermark."""
+
+
 @dataclass(frozen=True)
 class History:
     """A request and what must be said of it: actions with their source types, ingredients by
@@ -149,6 +153,7 @@ class History:
 
     build: Callable[[Studio], Request]
     actions: tuple[tuple[str, str | None], ...]
+    """Those of its making; the mark in its pixels follows them (`MARKED`)."""
     ingredients: tuple[tuple[str, str], ...] = ()
     signed: tuple[str, ...] = ()
 

@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from c2pa import Context, Reader
 from c2pa import Settings as SdkSettings
-from histories import COMPOSITE, HISTORIES, REGION, TRAINED, History, Studio, request, tampered
+from histories import (
+    COMPOSITE,
+    HISTORIES,
+    MARKED,
+    REGION,
+    TRAINED,
+    History,
+    Studio,
+    request,
+    tampered,
+)
 from jsonschema import Draft202012Validator
 from test_restrictions import signed as signed_by_camera
 
@@ -82,11 +92,13 @@ def test_every_mode_tells_its_actions_and_ingredients(name: str, shelf: Shelf) -
     _, report, _, manifest = shelf.of(name)
     assert (report.state, report.ok) == ("Trusted", True)
     told = actions(manifest)
-    assert tuple((a["action"], a.get("digitalSourceType")) for a in told) == expected.actions
+    assert tuple((a["action"], a.get("digitalSourceType")) for a in told) == (
+        *expected.actions, MARKED,
+    )  # fmt: skip
     found = [(i["relationship"], i["title"]) for i in manifest.get("ingredients", [])]
     assert tuple(found) == expected.ingredients
     # `verify` says the same.
-    assert report.actions == tuple(action for action, _ in expected.actions)
+    assert report.actions == tuple(action for action, _ in (*expected.actions, MARKED))
     assert report.source_types == (expected.source_type,)
     assert [(i["relationship"], i["title"]) for i in report.ingredients] == found
 
@@ -204,7 +216,8 @@ def test_prompts_by_a_language_model_are_labelled_so(shelf: Shelf) -> None:
 
 def test_plain_images_are_told_as_they_were_before_there_were_other_modes(shelf: Shelf) -> None:
     _, report, store, manifest = shelf.of("text-to-image")
-    (action,) = actions(manifest)
+    action, mark = actions(manifest)
+    assert mark["action"] == MARKED[0]
     assert set(action) == {"action", "digitalSourceType", "when", "softwareAgent"}
     assert report.generation and not {"inputs", "strength", "earlier"} & set(report.generation)
     assert len(store["manifests"]) == 1 and not manifest.get("ingredients")

@@ -62,6 +62,7 @@ def test_the_packet_holds_what_iptc_plus_and_rights_ask_for(
         "xmpRights:UsageTerms": "Line one\nLine two",
         "xmpRights:WebStatement": "https://studio.example/terms?a=1&b=2",
         "photoshop:Credit": "Studio / AI",
+        "plus:Licensor": ["Studio <A&B>"],
         "plus:DataMining": (
             "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-EXCEPTSEARCHENGINEINDEXING"
         ),

@@ -6,15 +6,11 @@ import hashlib
 import io
 import json
 import multiprocessing
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import numpy as np
@@ -24,9 +20,10 @@ from c2pa import Settings as SdkSettings
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from PIL import Image
+from timestamp_authority import TimestampAuthority, timestamp_authority
 
+from pipeline import timestamps
 from pipeline.encode import EncodeError, encode, lossless_png
 from pipeline.images import ImageRefused, RgbImage, decode_limited
 from pipeline.keys import Identity, signing_identity
@@ -37,7 +34,9 @@ from pipeline.records import Reason, Review, Verdict
 from pipeline.request import Request
 from pipeline.seal import release, seal
 from pipeline.settings import Settings
-from pipeline.sign import SignError, reader_settings, sign
+from pipeline.sign import SignError, is_stamped, reader_settings, sign, stamp
+from pipeline.soft_binding import mark
+from pipeline.trust import TrustList
 from pipeline.verify import verify_bytes
 
 RequestOf = Callable[..., Request]
@@ -90,11 +89,12 @@ def test_a_sealed_file_is_trusted_labelled_and_pixel_for_pixel_what_was_encoded(
     assert store["active_manifest"] == sealed.signed.label
     assert sealed.signed.certificate == identity.certificate
     assert sealed.milliseconds.keys() == {"encode", "sign"}
-    unsigned, mime = encode(picture, chosen.image)
+    marked = mark(picture, request_of(), chosen).pixels
+    unsigned, mime = encode(marked, chosen.image)
     assert mime == sealed.mime
     assert np.array_equal(decode_limited(sealed.data), decode_limited(unsigned))
     if fmt == "png":
-        assert np.array_equal(decode_limited(sealed.data), picture)
+        assert np.array_equal(decode_limited(sealed.data), marked)
     with Image.open(io.BytesIO(sealed.data)) as image:
         assert b"trainedAlgorithmicMedia" in bytes_of(image.info["xmp"])
 
@@ -123,7 +123,8 @@ def test_our_statements_are_created_ones_in_the_signed_claim(
     active = store["manifests"][sealed.signed.label]
     data = {each["label"]: each["data"] for each in active["assertions"]}
     assert data["c2pa.actions.v2"]["allActionsIncluded"] is True
-    assert len(data["c2pa.actions.v2"]["actions"]) == 1
+    done = [each["action"] for each in data["c2pa.actions.v2"]["actions"]]
+    assert done == ["c2pa.created", "c2pa.watermarked.bound"]
     assert data["org.platemark.generation"]["seed"] == str(2**63 - 1)
     assert data["org.platemark.generation"]["guidance"] == 7.5
     assert data["org.platemark.policy"]["digest"] == policy.digest
@@ -213,7 +214,7 @@ def test_an_approved_image_is_released_from_quarantine_with_its_review(
     assert report.ok
     assert report.policy is not None
     assert report.policy["review"]["reviewer"] == "Ada"
-    assert np.array_equal(decode_limited(sealed.data), picture)
+    assert np.array_equal(decode_limited(sealed.data), mark(picture, request_of(), policy).pixels)
     with pytest.raises(ImageRefused):
         release(quarantined[:-30], request_of(), model, policy, verdict, identity, REVIEW)
     with pytest.raises(ManifestError):
@@ -338,60 +339,102 @@ def test_without_the_root_a_file_is_valid_but_not_trusted(
 
 
 @pytest.fixture
-def timestamp_authority(tmp_path: Path) -> Iterator[str]:
-    """`openssl ts -reply` behind HTTP: a whole RFC 3161 authority on this machine."""
-    if which("openssl") is None:
-        pytest.skip("needs openssl")
-    config = tmp_path / "tsa.cnf"
-    config.write_text(
-        f"[tsa]\ndefault_tsa=t\n[t]\nserial={tmp_path}/serial\ncrypto_device=builtin\n"
-        "signer_digest=sha256\ndefault_policy=1.2.3.4\ndigests=sha256,sha384,sha512\n"
-        "accuracy=secs:1\nordering=no\ntsa_name=no\ness_cert_id_chain=no\ness_cert_id_alg=sha256\n"
-    )
-    (tmp_path / "serial").write_text("01\n")
-    from test_keys import PEM, Authority, key_bytes
+def authority(tmp_path: Path) -> Iterator[TimestampAuthority]:
+    with timestamp_authority(tmp_path / "tsa") as serving:
+        yield serving
+    timestamps._out_until.clear()
 
-    authority, signing_key = Authority(), ec.generate_private_key(ec.SECP256R1())
-    stamping = authority.issue(
-        signing_key.public_key(), uses=(ExtendedKeyUsageOID.TIME_STAMPING,), critical_uses=True
-    )
-    key, cert, chain = (tmp_path / name for name in ("tsa.key", "tsa.pem", "tsa-chain.pem"))
-    key.write_bytes(key_bytes(signing_key))
-    cert.write_bytes(stamping.public_bytes(PEM))
-    chain.write_bytes(authority.certificate.public_bytes(PEM))
 
-    class Authority(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            query, reply = tmp_path / "query.tsq", tmp_path / "reply.tsr"
-            query.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
-            subprocess.run(
-                ["openssl", "ts", "-reply", "-config", config, "-section", "t", "-queryfile", query,
-                 "-inkey", key, "-signer", cert, "-chain", chain, "-out", reply],
-                check=True, capture_output=True,
-            )  # fmt: skip
-            self.send_response(200)
-            self.send_header("Content-Type", "application/timestamp-reply")
-            self.end_headers()
-            self.wfile.write(reply.read_bytes())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Authority)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+def stamped_identity(authority: TimestampAuthority, folder: Path) -> Identity:
+    return signing_identity(Settings(workspace=folder, signing={"timestamp_url": authority.url}))
 
 
 def test_a_time_stamp_is_embedded_when_an_authority_is_configured(
-    timestamp_authority: str, tmp_path: Path, picture: RgbImage, manifest: dict[str, Any]
+    authority: TimestampAuthority, tmp_path: Path, picture: RgbImage, manifest: dict[str, Any]
 ) -> None:
-    settings = Settings(workspace=tmp_path, signing={"timestamp_url": timestamp_authority})
-    identity = signing_identity(settings)
-    data, _ = sign(lossless_png(picture), "image/png", manifest, identity)
+    identity = stamped_identity(authority, tmp_path)
+    data, signed = sign(lossless_png(picture), "image/png", manifest, identity)
     report = verify_bytes(data, Path("a.png"), identity.anchors)
-    assert report.state == "Trusted"
+    assert (report.state, report.time_stamp) == ("Trusted", "Valid")
     assert report.signed_at is not None
+    assert is_stamped(signed.manifest, signed.label)
+    trusted = verify_bytes(
+        data,
+        Path("a.png"),
+        (
+            TrustList("ours", "signers", identity.anchors),
+            TrustList("stamps", "time-stamps", authority.root),
+        ),
+    )
+    assert (trusted.state, trusted.trust_list, trusted.time_stamp) == ("Trusted", "ours", "Trusted")
+
+
+@pytest.mark.parametrize("mood", ["refuses", "talks nonsense"])
+def test_an_authority_that_fails_in_a_run_is_done_without_and_left_alone(
+    mood: Any,
+    authority: TimestampAuthority,
+    tmp_path: Path,
+    picture: RgbImage,
+    manifest: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    identity = stamped_identity(authority, tmp_path)
+    authority.mood, authority.asked = mood, 0
+    for _ in range(3):
+        data, signed = sign(lossless_png(picture), "image/png", manifest, identity)
+        assert verify_bytes(data, Path("a.png"), identity.anchors).ok
+        assert not is_stamped(signed.manifest, signed.label)
+    assert authority.asked == 1
+    authority.mood = "serves"
+    monkeypatch.setattr(timestamps, "PAUSE_SECONDS", 0.0)
+    timestamps.note_outage(authority.url)
+    data, signed = sign(lossless_png(picture), "image/png", manifest, identity)
+    assert is_stamped(signed.manifest, signed.label)
+
+
+def test_a_stamp_given_later_keeps_the_story_and_the_pixels(
+    authority: TimestampAuthority,
+    tmp_path: Path,
+    picture: RgbImage,
+    request_of: RequestOf,
+    model: Any,
+    policy: Policy,
+    verdict_of: VerdictOf,
+) -> None:
+    identity = stamped_identity(authority, tmp_path)
+    for fmt in FORMATS:
+        authority.mood = "refuses"
+        chosen = in_format(policy, fmt)
+        sealed = seal(picture, request_of(), model, chosen, verdict_of(chosen), identity)
+        timestamps._out_until.clear()
+        before = verify_bytes(sealed.data, Path("a"), identity.anchors)
+        with pytest.raises(SignError):
+            stamp(sealed.data, sealed.mime, identity)
+        authority.mood = "serves"
+        data, signed = stamp(sealed.data, sealed.mime, identity)
+        after = verify_bytes(data, Path("a"), identity.anchors)
+        assert (before.time_stamp, after.time_stamp) == (None, "Valid")
+        assert after.ok
+        assert after.label == signed.label != before.label
+        assert np.array_equal(decode_limited(data), decode_limited(sealed.data))
+        for name in ("generation", "policy", "source_types", "actions", "labels", "disclosure"):
+            assert getattr(after, name) == getattr(before, name), name
+            assert getattr(after, name)
+
+
+def test_what_is_not_signed_or_was_changed_gets_no_stamp(
+    authority: TimestampAuthority, tmp_path: Path, picture: RgbImage, manifest: dict[str, Any]
+) -> None:
+    identity = stamped_identity(authority, tmp_path)
+    png = lossless_png(picture)
+    data, _ = sign(png, "image/png", manifest, replace(identity, timestamp_url=None))
+    changed = bytearray(data)
+    changed[-40] ^= 1
+    for broken in (png, bytes(changed)):
+        with pytest.raises(SignError):
+            stamp(broken, "image/png", identity)
+    with pytest.raises(SignError, match="no time-stamp authority is configured"):
+        stamp(data, "image/png", replace(identity, timestamp_url=None))
 
 
 def test_a_real_chain_signs_and_its_root_is_what_makes_it_trusted(

@@ -1,0 +1,177 @@
+"""Signs the log: a checkpoint at the end of every run and at every export, kept in three places.
+
+In the catalog, beside the key, and with witnesses: files and addresses that an attacker of this
+machine does not reach.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalog.lake import Lake
+from catalog.ledger_entries import leaves
+from catalog.ledger_merkle import Peaks
+from catalog.ledger_notes import (
+    LAST_FILE,
+    Checkpoint,
+    NoteError,
+    Signer,
+    opened,
+    signer_in,
+)
+from pipeline.errors import SetupError
+from pipeline.store import write_file
+
+if TYPE_CHECKING:
+    import duckdb
+
+_WITNESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A checkpoint as recorded. `fresh`: made now, not the last one again.
+
+    `unreached` are the witnesses that did not take it, with the reason.
+    """
+
+    size: int
+    note: str
+    fresh: bool
+    unreached: tuple[str, ...] = ()
+
+
+def write_checkpoint(
+    lake: Lake, place: Path, occasion: str, witnesses: Sequence[str] = ()
+) -> Signed:
+    """Signs the log as it is now; the last checkpoint again when nothing was appended since.
+
+    `place` is the ledger's folder, `occasion` says why (`run …`, `export …`). `witnesses` are
+    files, which it is appended to, or http(s) addresses, which get it by POST: one that cannot be
+    reached is told, not raised, and gets it with the next checkpoint. Raises SetupError when the
+    key is unusable.
+    """
+    signer = signer_in(place)
+    with _alone(place):
+
+        def sign(connection: duckdb.DuckDBPyConnection) -> Signed:
+            return _signed(connection, signer, occasion, _kept(place, signer))
+
+        made = lake.transact(sign)
+        write_file(place / LAST_FILE, made.note.encode())
+    unreached = [f"{one}: {why}" for one in witnesses if (why := _told(one, made.note))]
+    return Signed(made.size, made.note, made.fresh, tuple(unreached))
+
+
+def recorded(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, bytes, str]]:
+    """Size, peaks and note of every recorded checkpoint, as recorded, in their order."""
+    return connection.execute(
+        'SELECT "size", peaks, checkpoint FROM raw.ledger_checkpoints ORDER BY rowid'
+    ).fetchall()
+
+
+def peaks_of(size: int, data: bytes) -> Peaks | None:
+    """The tree in short as recorded beside a checkpoint; None when it cannot be one."""
+    if len(data) != 32 * size.bit_count():
+        return None
+    return Peaks(size, tuple(data[at : at + 32] for at in range(0, len(data), 32)))
+
+
+def _signed(
+    connection: duckdb.DuckDBPyConnection, signer: Signer, occasion: str, kept: Checkpoint | None
+) -> Signed:
+    last = _last(connection, signer)
+    peaks, before, note = last or (Peaks(), None, "")
+    if kept and (before is None or kept.size > before.size):
+        raise SetupError(
+            f"the catalog is older than its last checkpoint of {kept.time}: nothing was signed. "
+            f"Put the newer catalog back; if that is lost, `platemark ledger verify` says what is "
+            f"missing, and moving the ledger's {LAST_FILE} away accepts it"
+        )
+    new = leaves(connection, peaks.size)
+    if before and not new:
+        return Signed(peaks.size, note, fresh=False)
+    peaks = peaks.grown([entry.leaf for entry in new])
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    previous = before.digest if before else ""
+    occasion = " ".join(occasion.split()) or "-"
+    made = Checkpoint(signer.verifier.name, peaks.size, peaks.root, now, occasion, previous)
+    note = signer.sign(made)
+    connection.execute(
+        "INSERT INTO raw.ledger_checkpoints VALUES (?, ?, ?)",
+        [peaks.size, b"".join(peaks.hashes), note],
+    )
+    return Signed(peaks.size, note, fresh=True)
+
+
+def _kept(place: Path, signer: Signer) -> Checkpoint | None:
+    """The last checkpoint as kept beside the key; None when there is none of this key."""
+    try:
+        return opened((place / LAST_FILE).read_text("utf-8"), [signer.verifier])
+    except (FileNotFoundError, UnicodeDecodeError, NoteError):
+        return None
+
+
+def _last(
+    connection: duckdb.DuckDBPyConnection, signer: Signer
+) -> tuple[Peaks, Checkpoint, str] | None:
+    """The last checkpoint, to build upon: its tree, what it says, its note.
+
+    One that does not hold is not built upon: the log is then hashed from its beginning, and
+    verification tells the two apart.
+    """
+    row = connection.execute(
+        'SELECT "size", peaks, checkpoint FROM raw.ledger_checkpoints '
+        'ORDER BY "size" DESC, rowid DESC LIMIT 1'
+    ).fetchone()
+    if row is None:
+        return None
+    size, data, note = row
+    peaks = peaks_of(size, data)
+    try:
+        said = opened(note, [signer.verifier])
+    except NoteError:
+        return None
+    if peaks is None or (said.size, said.root) != (size, peaks.root):
+        return None
+    return peaks, said, note
+
+
+def _told(witness: str, note: str) -> str | None:
+    """Gives a witness the note; why it did not take it, else None."""
+    try:
+        if witness.startswith(("http://", "https://")):
+            headers = {"Content-Type": "text/plain; charset=utf-8"}
+            request = urllib.request.Request(witness, note.encode(), headers)
+            with urllib.request.urlopen(request, timeout=_WITNESS_SECONDS):
+                return None
+        path = Path(witness)
+        if path.is_file() and path.read_text("utf-8").endswith(note):
+            return None
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(("\n" if stream.tell() else "") + note)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
+    return None
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One checkpoint at a time, so that two processes never sign one state twice."""
+    try:
+        with (place / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except PermissionError as error:
+        raise SetupError(f"cannot write into {place}: {error.strerror}; check the folder") from None

@@ -1,0 +1,17 @@
+-- What each model cost and yielded: images, pass rate, accelerator seconds in all and per usable one
+-- $campaign = "": only this campaign
+-- $days = 365: how many days back
+-- $limit = 1000: at most so many
+SELECT model, model_revision, any_value(model_licence) AS model_licence, count(*) AS images,
+       count(*) FILTER (state = 'failed') AS failed,
+       count(*) FILTER (outcome = 'pass') AS passed,
+       count(*) FILTER (outcome = 'review') AS review,
+       count(*) FILTER (outcome = 'block') AS blocked,
+       count(*) FILTER (outcome = 'review' AND decision = 'approve') AS approved,
+       round(count(*) FILTER (outcome = 'pass') / nullif(count(outcome), 0), 4) AS pass_rate,
+       round(sum(generate_ms) / 1000, 1) AS accelerator_seconds,
+       round(sum(generate_ms) / 1000 / nullif(count(*) FILTER (outcome = 'pass' OR (
+           outcome = 'review' AND decision = 'approve')), 0), 3) AS seconds_per_usable_image
+FROM images
+WHERE ($campaign = '' OR campaign = $campaign) AND recorded_at >= now() - to_days($days::INTEGER)
+GROUP BY model, model_revision ORDER BY images DESC, model, model_revision LIMIT $limit

@@ -1,0 +1,248 @@
+"""Finds the record of an image that lost its metadata, and says how sure that is.
+
+File bytes in, matches out: by exact bytes, by the manifest it still carries, by the watermark, by
+fingerprint. Only reads; needs neither torch nor the stored files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from catalog.lake import Lake
+from catalog.nearest import Candidate, nearest
+from pipeline.images import ImageRefused, RgbImage, decode_limited
+from pipeline.soft_binding.detect import read
+from pipeline.soft_binding.fingerprint import Window, iscc_of
+from pipeline.soft_binding.payload import payload_hex
+from pipeline.store import sha256_of
+from pipeline.verify_c2pa import offline_context
+
+Kind = Literal["bytes", "manifest", "watermark", "fingerprint"]
+
+LIKE = 12.0
+"""Mean colour difference (0..255) from the stored thumbnail up to which a picture is the same."""
+_WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+_SIDE = 32
+_CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class Match:
+    """A record that an image belongs to. All of it is JSON (`as_json`).
+
+    `kind` is the strongest sign of it: the very `bytes`; the `manifest` that the file still
+    carries; the `watermark`; the `fingerprint`. `score` is 0..100 as the C2PA API has it.
+    `distance` is that of the PDQ hashes, in bits of 256. `difference` is the root mean square
+    colour difference, 0..255, from the thumbnail in the stored manifest, None without one.
+    `window` is the part of our image that the picture shows: left, top, right, bottom, 0..1.
+    """
+
+    kind: Kind
+    score: int
+    request_id: str
+    asset_sha256: str
+    label: str
+    sure: str
+    distance: int | None = None
+    difference: float | None = None
+    window: Window = _WHOLE
+
+    def as_json(self) -> dict[str, Any]:
+        """The match as plain JSON values."""
+        return {**self.__dict__, "window": list(self.window)}
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was found of a file, best first; `watermark` is the payload it carries (hex), if any."""
+
+    sha256: str
+    matches: tuple[Match, ...]
+    watermark: str | None = None
+
+
+def recover(lake: Lake, data: bytes, kinds: Sequence[Kind] | None = None) -> Recovered:
+    """The records that the image in `data` belongs to; `kinds` are the signs to go by, all if None.
+
+    Fingerprints are only asked when nothing surer was found. Raises ImageRefused when it is no
+    image that can be decoded.
+    """
+    sha256 = sha256_of(data)
+    wanted = set(kinds or ("bytes", "manifest", "watermark", "fingerprint"))
+    pixels = decode_limited(data)
+    if "bytes" in wanted and (rows := _rows(lake, "asset_sha256", [sha256])):
+        return Recovered(sha256, tuple(_match("bytes", row, 100) for row in rows))
+    matches: list[Match] = []
+    if "manifest" in wanted and (labels := labels_in(data)):
+        for row in _rows(lake, "label", labels):
+            matches.append(_match("manifest", row, 99, difference=_difference(lake, row, pixels)))
+    reading = read(pixels) if "watermark" in wanted else None
+    if reading:
+        for row in _rows(lake, "watermark", [reading.payload]):
+            seen = _difference(lake, row, pixels, reading.window)
+            matches.append(_match("watermark", row, 98, window=reading.window, difference=seen))
+    if "fingerprint" in wanted and not matches:
+        matches += _by_fingerprint(lake, pixels)
+    payload = payload_hex(reading.payload) if reading and matches else None
+    best = {match.label: match for match in reversed(matches)}
+    return Recovered(sha256, tuple(sorted(best.values(), key=_rank)), payload)
+
+
+def by_binding(lake: Lake, alg: str, value: str) -> list[Match]:
+    """The records of a soft binding's value, as manifests have it. Raises ValueError if unfit."""
+    from catalog.nearest import nearest_hash
+    from pipeline.checks.pdq import pdq_bits
+    from pipeline.soft_binding.fingerprint import ISCC, PDQ
+    from pipeline.soft_binding.watermark import ALGORITHM
+
+    if alg == ALGORITHM:
+        rows = _rows(lake, "watermark", [int(value, 16)])
+        return [_match("watermark", row, 98) for row in rows]
+    if alg == ISCC:
+        return [_match("fingerprint", row, 90) for row in _rows(lake, "iscc", [value])]
+    if alg == PDQ:
+        found = nearest_hash(lake, pdq_bits(value), _CANDIDATES)
+        return [_of_candidate(each) for each in found]
+    raise ValueError(f"unknown algorithm {alg!r}")
+
+
+def manifest_store(lake: Lake, label: str) -> bytes | None:
+    """The stored C2PA manifest store whose active manifest has this label, byte for byte."""
+    rows = lake.rows(
+        "SELECT manifest FROM manifests WHERE label = $label LIMIT 1", {"label": label}
+    )
+    return bytes(rows[0]["manifest"]) if rows else None
+
+
+def labels_in(data: bytes) -> list[str]:
+    """Labels of all manifests that a file carries, the active one first; none if unreadable."""
+    from c2pa import C2paError, Reader
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mime = Image.MIME.get(image.format or "", "")
+        with Reader(mime, io.BytesIO(data), context=offline_context()) as reader:
+            store = json.loads(reader.json())
+    # Decoders and readers raise what they like on broken files: such a file names no manifest.
+    except (C2paError, OSError, ValueError, SyntaxError):
+        return []
+    active = store.get("active_manifest")
+    return [active, *(each for each in store.get("manifests", {}) if each != active)]
+
+
+def _by_fingerprint(lake: Lake, pixels: RgbImage) -> list[Match]:
+    found = []
+    for candidate in nearest(lake, pixels, _CANDIDATES):
+        seen = _difference(lake, candidate.row, pixels, candidate.window)
+        # PDQ is blind to colour and to small shapes; the thumbnail is not.
+        if seen is None or seen <= LIKE:
+            found.append(_of_candidate(candidate, seen))
+    if code := iscc_of(pixels):
+        for row in _rows(lake, "iscc", [code]):
+            seen = _difference(lake, row, pixels)
+            if seen is not None and seen <= LIKE:
+                found.append(_match("fingerprint", row, 90, difference=seen))
+    return found
+
+
+def _of_candidate(candidate: Candidate, difference: float | None = None) -> Match:
+    return _match(
+        "fingerprint",
+        candidate.row,
+        round(100 * (1 - candidate.distance / 256)),
+        distance=candidate.distance,
+        difference=difference,
+        window=candidate.window,
+    )
+
+
+def _match(
+    kind: Kind,
+    row: Mapping[str, Any],
+    score: int,
+    *,
+    distance: int | None = None,
+    difference: float | None = None,
+    window: Window = _WHOLE,
+) -> Match:
+    alike = difference is None or difference <= LIKE
+    return Match(
+        kind,
+        score if alike else score // 2,
+        row["request_id"],
+        row["asset_sha256"],
+        row["label"],
+        _sure(kind, alike, difference, distance),
+        distance,
+        None if difference is None else round(difference, 2),
+        window,
+    )
+
+
+def _sure(kind: Kind, alike: bool, difference: float | None, distance: int | None) -> str:
+    other = "but the picture looks different from the stored thumbnail: do not rely on it"
+    seen = "" if difference is None else ", and the picture looks like the stored thumbnail"
+    match kind:
+        case "bytes":
+            return "certain: the very file that was signed"
+        case "manifest":
+            return f"claimed: the file carries this manifest{seen if alike else f', {other}'}"
+        case "watermark":
+            if not alike:
+                return f"doubtful: its watermark names this record, {other}"
+            return f"near certain: its watermark names this record{seen}"
+    bits = "" if distance is None else f", {distance} of 256 bits apart"
+    return f"likely: it looks like this image{bits}{seen}"
+
+
+def _rank(match: Match) -> tuple[Any, ...]:
+    return (-match.score, match.difference or 0.0, match.label)
+
+
+def _rows(lake: Lake, column: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    return lake.rows(
+        f"SELECT DISTINCT request_id, asset_sha256, label FROM fingerprints "
+        f"WHERE {column} IN (SELECT unnest($values)) ORDER BY label LIMIT {_CANDIDATES}",
+        {"values": list(values)},
+    )
+
+
+def _difference(
+    lake: Lake, row: Mapping[str, Any], pixels: RgbImage, window: Window = _WHOLE
+) -> float | None:
+    """Root mean square difference of a picture from the part of a stored thumbnail it shows."""
+    from PIL import Image
+
+    store = manifest_store(lake, row["label"])
+    thumbnail = thumbnail_of(store) if store else None
+    if thumbnail is None:
+        return None
+    height, width = thumbnail.shape[:2]
+    box = (window[0] * width, window[1] * height, window[2] * width, window[3] * height)
+    ours = Image.fromarray(thumbnail).resize((_SIDE, _SIDE), Image.Resampling.BOX, box)
+    theirs = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    apart = np.asarray(ours, dtype=np.float32) - np.asarray(theirs, dtype=np.float32)
+    return float(np.sqrt(np.mean(apart**2)))
+
+
+def thumbnail_of(store: bytes) -> RgbImage | None:
+    """The claim thumbnail in a manifest store, uint8 [H, W, 3], None without one."""
+    from c2pa import C2paError, Reader
+
+    out = io.BytesIO()
+    try:
+        with Reader("application/c2pa", io.BytesIO(store), context=offline_context()) as reader:
+            told = json.loads(reader.json())
+            active = told["manifests"][told["active_manifest"]]
+            reader.resource_to_stream(active["thumbnail"]["identifier"], out)
+        return decode_limited(out.getvalue())
+    # A manifest without a thumbnail, or with one that does not decode, says nothing of looks.
+    except (C2paError, ImageRefused, KeyError, ValueError):
+        return None

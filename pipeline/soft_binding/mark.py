@@ -1,0 +1,48 @@
+"""The one step that marks an image: pixels in; watermarked pixels and their soft bindings out.
+
+Between the checks, which measured the pixels as generated, and encoding, labelling and signing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pipeline.checks.pdq import pdq_hex
+from pipeline.encode import as_rgb
+from pipeline.images import RgbImage
+from pipeline.policy_model import Policy
+from pipeline.request import Request
+from pipeline.soft_binding import watermark
+from pipeline.soft_binding.assertion import SoftBinding
+from pipeline.soft_binding.fingerprint import ISCC, MIDDLE, PDQ, iscc_of, pdq_of
+from pipeline.soft_binding.payload import payload_hex, payload_of
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """Pixels as they are encoded, uint8 [H, W, 3], and what the manifest says of them."""
+
+    pixels: RgbImage
+    bindings: tuple[SoftBinding, ...]
+
+
+def mark(image: Image.Image | RgbImage, request: Request, policy: Policy) -> Marked:
+    """The image with the watermark of its request, where the policy wants one, and fingerprints.
+
+    The same request and pixels give the same result. Raises EncodeError when it is no RGB image.
+    """
+    pixels = np.asarray(as_rgb(image))
+    bindings = []
+    if policy.labels.watermark == "embedded" and watermark.marks(*pixels.shape[:2]):
+        payload = payload_of(request.request_id)
+        pixels = watermark.embed(pixels, payload)
+        bindings.append(SoftBinding(watermark.ALGORITHM, payload_hex(payload)))
+    hashes, _ = pdq_of(pixels, ((0.0, 0.0, 1.0, 1.0), MIDDLE))
+    bindings.append(SoftBinding(PDQ, pdq_hex(hashes[0])))
+    bindings.append(SoftBinding(PDQ, pdq_hex(hashes[1]), MIDDLE))
+    if code := iscc_of(pixels):
+        bindings.append(SoftBinding(ISCC, code))
+    return Marked(pixels, tuple(bindings))

@@ -1,0 +1,199 @@
+"""What law requires to go is gone from every file; a tombstone stays and the rest verifies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ledger_samples import add_works, commit, copied, sample, tampered, verified
+
+from catalog.lake import reading, writing
+from catalog.ledger import enter_found, place_of, transact
+from catalog.ledger_checkpoints import write_checkpoint
+from catalog.ledger_erase import erase
+from catalog.ledger_files import verify_files
+from catalog.ledger_notes import Verifier, verifier_in
+from pipeline.errors import InputError
+from pipeline.settings import Settings
+
+WORK = {"library": "own", "work_id": 3}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample(tmp_path_factory.mktemp("erase") / "workspace")
+
+
+@pytest.fixture
+def settings(made: Path, tmp_path: Path) -> Settings:
+    return Settings(workspace=copied(made, tmp_path / "workspace"))
+
+
+def texts(settings: Settings, table: str) -> str:
+    """All that any data file or the metadata still say, as text."""
+    import duckdb
+
+    found = b"".join(path.read_bytes() for path in settings.catalog.glob("catalog.sqlite*"))
+    files = [str(path) for path in settings.catalog.glob(f"data/raw/{table}/**/*.parquet")]
+    rows = duckdb.execute("SELECT * FROM read_parquet(?, union_by_name = true)", [files]).fetchall()
+    return found.decode("latin-1") + repr(rows)
+
+
+def test_an_erased_work_is_gone_and_the_rest_verifies(settings: Settings) -> None:
+    assert "Portrait of Person 3" in texts(settings, "library_works")
+
+    erased = erase(settings, WORK, reason="request under Art. 17 GDPR", by="ann")
+
+    assert dict(erased.rows) == {"library_works": 1}
+    assert set(erased.columns) == {"file", "note", "rights_holder", "title"}
+    left = texts(settings, "library_works")
+    assert "Person 3" not in left and "person-3" not in left
+    assert "Person 2" in left
+    answer = verified(settings.root)
+    assert answer.ok, answer.findings
+    assert answer.erased_rows == 1
+    with reading(settings.catalog) as lake:
+        (work,) = lake.rows("SELECT * FROM raw.library_works WHERE work_id = 3")
+        (tomb,) = lake.rows("SELECT * FROM raw.ledger_erasures")
+    assert work["title"] is None and work["licence"] == "CC0-1.0"
+    assert tomb["reason"] == "request under Art. 17 GDPR" and tomb["erased_by"] == "ann"
+
+
+def test_the_least_and_greatest_values_leave_the_statistics(settings: Settings) -> None:
+    for work in (0, 5):
+        erase(settings, {**WORK, "work_id": work}, reason="asked", by="ann")
+
+    left = texts(settings, "library_works")
+    assert "Person 0" not in left and "Person 5" not in left
+    assert verified(settings.root).ok
+    with reading(settings.catalog) as lake:
+        assert (
+            len(lake.rows("SELECT * FROM raw.library_works WHERE title = 'Portrait of Person 2'"))
+            == 1
+        )
+
+
+def test_one_column_goes_then_another(settings: Settings) -> None:
+    erase(settings, WORK, columns=["note"], reason="asked", by="ann")
+    assert verified(settings.root).ok
+    erase(settings, WORK, columns=["title", "rights_holder"], reason="asked again", by="ann")
+
+    answer = verified(settings.root)
+
+    assert answer.ok, answer.findings
+    with reading(settings.catalog) as lake:
+        (work,) = lake.rows("SELECT * FROM raw.library_works WHERE work_id = 3")
+    assert (work["note"], work["title"], work["file"]) == (None, None, "portraits/person-3.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "title = 'somebody else'",
+        "file = 'other.png'",
+        "licence = 'MIT'",
+        "salt = NULL",
+        "salt = 'x'::BLOB",
+    ],
+)
+def test_an_erasure_hides_no_other_change(settings: Settings, change: str) -> None:
+    erase(settings, WORK, columns=["title"], reason="asked", by="ann")
+
+    found = tampered(settings.root, f"UPDATE raw.library_works SET {change} WHERE work_id = 3")
+
+    assert [(one.what, one.where) for one in found] == [("changed", "row")]
+
+
+def test_nobody_erases_without_a_tombstone(settings: Settings) -> None:
+    found = tampered(settings.root, "UPDATE raw.library_works SET title = NULL WHERE work_id = 3")
+    assert found[0].what == "changed"
+
+    erase(settings, {**WORK, "work_id": 1}, reason="asked", by="ann")
+    found = tampered(settings.root, "DELETE FROM raw.ledger_erasures")
+    assert any("ledger_erasures" in one.key for one in found)
+
+
+def test_rows_from_before_the_salt_are_erased_too(settings: Settings) -> None:
+    with writing(settings.catalog) as lake:
+        lake.connection.execute("ALTER TABLE raw.library_works DROP COLUMN salt")
+        lake.connection.execute("DELETE FROM raw.library_works; DELETE FROM raw.ledger_checkpoints")
+        (settings.root / "ledger" / "checkpoint.txt").unlink()
+        add_works(lake, 3)
+        lake.connection.execute("DELETE FROM raw.ledger_entries")
+        transact(lake, enter_found)
+        lake.connection.execute("ALTER TABLE raw.library_works ADD COLUMN salt BLOB")
+        write_checkpoint(lake, settings.root / "ledger", "upgrade")
+    key = {**WORK, "work_id": 1}
+
+    erase(settings, key, columns=["title"], reason="asked", by="ann")
+    assert verified(settings.root).ok
+    erase(settings, key, reason="asked", by="ann")
+
+    answer = verified(settings.root)
+    assert answer.ok, answer.findings
+    assert "Person 1" not in texts(settings, "library_works")
+    assert tampered(settings.root, "UPDATE raw.library_works SET licence = 'MIT' WHERE work_id = 1")
+
+
+def verifiers_of(settings: Settings) -> list[Verifier]:
+    verifier = verifier_in(place_of(settings))
+    return [verifier] if verifier else []
+
+
+def test_files_go_with_the_texts_that_they_quote(settings: Settings) -> None:
+    with reading(settings.catalog) as lake:
+        asset = lake.rows("SELECT * FROM assets WHERE state = 'signed' ORDER BY sha256")[0]
+        for row in lake.rows("SELECT url, request_id FROM assets"):
+            path = settings.root / row["url"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(20):
+            from catalog_samples import produced_of
+
+            one = produced_of(number)
+            assert one.asset
+            (settings.root / str(one.asset.url)).write_bytes(f"file {number}".encode())
+        assert verify_files(lake, settings, verifiers_of(settings)) == (20, [])
+
+    erased = erase(
+        settings, {"request_id": asset["request_id"]}, files=True, reason="asked", by="ann"
+    )
+
+    assert erased.files == (asset["url"],)
+    assert not (settings.root / asset["url"]).exists()
+    with reading(settings.catalog) as lake:
+        assert verify_files(lake, settings, verifiers_of(settings))[1] == []
+        others = [row["url"] for row in lake.rows("SELECT url FROM assets ORDER BY url")]
+        others.remove(asset["url"])
+        (settings.root / others[0]).write_bytes(b"other")
+        (settings.root / others[1]).unlink()
+        stray = settings.assets / "ab" / "stray.png"
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_bytes(b"stray")
+        (settings.root / asset["url"]).write_bytes(b"back")
+        found = {
+            (one.what, one.key.split(" ")[0])
+            for one in verify_files(lake, settings, verifiers_of(settings))[1]
+        }
+    assert found == {
+        ("changed", others[0]),
+        ("removed", others[1]),
+        ("added", "assets/ab/stray.png"),
+        ("added", asset["url"]),
+    }
+
+
+def test_what_cannot_be_erased_is_said(settings: Settings) -> None:
+    with pytest.raises(InputError, match="'sku' is no column") as caught:
+        erase(settings, WORK, columns=["sku"], reason=" ", by="ann")
+    assert len(caught.value.faults) == 2
+    with pytest.raises(InputError, match="has anything to erase"):
+        erase(settings, {**WORK, "work_id": 99}, reason="asked", by="ann")
+
+
+def test_a_run_goes_on_after_an_erasure(settings: Settings) -> None:
+    erase(settings, WORK, reason="asked", by="ann")
+    with writing(settings.catalog) as lake:
+        commit(lake, range(90, 92), "after")
+        write_checkpoint(lake, settings.root / "ledger", "run after")
+
+    assert verified(settings.root).ok

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+import uuid
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pack_samples import product, studio
+
+from catalog.export import export
+from catalog.lake import reading
+from catalog.pack_target import SUMS, Target, open_target
+from catalog.verified import proven_by_hash
+from pipeline.errors import BusyError, InputError
+from pipeline.keys import trust_anchors
+from pipeline.settings import Settings
+from pipeline.store import path_of
+from pipeline.verify import Report, verify_signature
+
+FILES = [(f"images/{n:02d}-{'x' * (n * 9)}.bin", os.urandom(900 + n)) for n in range(12)]
+WHOLE = [*FILES, (SUMS, b"sums")]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write(target: Target, files: list[tuple[str, bytes]]) -> int:
+    """Adds the files that the target does not hold yet; how many it held."""
+    held = 0
+    for name, data in files:
+        if target.holds(name, sha256(data)):
+            held += 1
+        else:
+            target.add(name, data, sha256(data))
+    return held
+
+
+def finish(out: str, files: list[tuple[str, bytes]] = WHOLE, plan: str = "plan") -> tuple[int, str]:
+    target = open_target(out, plan)
+    held = write(target, files)
+    digest, _ = target.complete()
+    target.publish()
+    return held, digest
+
+
+def interrupt(out: str, files: list[tuple[str, bytes]], plan: str = "plan") -> None:
+    target = open_target(out, plan)
+    write(target, files)
+    target.close()
+
+
+def content(path: Path) -> dict[str, bytes]:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            return {name: archive.read(name) for name in archive.namelist()}
+    if path.suffix == ".tar":
+        with tarfile.open(path) as archive:
+            return {each.name: archive.extractfile(each).read() for each in archive}  # type: ignore[union-attr]
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar", "pack"])
+def test_a_pack_shows_only_when_it_is_whole(tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    interrupt(str(out), FILES[:5])
+    assert not out.exists()
+    held, _ = finish(str(out))
+    assert held == 5
+    assert content(out) == dict(WHOLE)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
+@settings(max_examples=25, deadline=None)
+@given(cut=st.integers(0, 14_000), harm=st.none() | st.integers(0, 14_000))
+def test_any_part_of_an_archive_is_taken_up_to_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, name: str, cut: int, harm: int | None
+) -> None:
+    folder = tmp_path_factory.mktemp("part")
+    finish(str(folder / f"whole-{name}"))
+    interrupt(str(folder / name), FILES)
+    part = folder / f".{name}.part"
+    data = bytearray(part.read_bytes()[:cut])
+    if harm is not None and harm < len(data):
+        data[harm] ^= 1  # what a power cut may leave
+    part.write_bytes(data)
+    finish(str(folder / name))
+    assert (folder / name).read_bytes() == (folder / f"whole-{name}").read_bytes()
+
+
+def test_a_folder_is_taken_up_file_by_file(tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    interrupt(str(out), [*FILES[:5], ("stale.txt", b"of another export")])
+    (tmp_path / ".pack.part" / FILES[2][0]).write_bytes(b"half")
+    assert finish(str(out))[0] == 4
+    assert content(out) == dict(WHOLE)
+
+
+def test_a_store_is_taken_up_where_the_same_export_stopped(tmp_path: Path) -> None:
+    out = f"memory://{uuid.uuid4()}/pack"
+    interrupt(out, FILES[:5])
+    assert finish(out)[0] == 5
+    assert finish(out)[0] == len(FILES)  # the finished pack stays as it is
+    other = f"memory://{uuid.uuid4()}/pack"
+    interrupt(other, FILES[:5], plan="another")
+    assert finish(other)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack.tar", "pack", "store"])
+def test_another_pack_is_left_alone(tmp_path: Path, name: str) -> None:
+    out = str(tmp_path / name) if name != "store" else f"memory://{uuid.uuid4()}/pack"
+    finish(out)
+    with pytest.raises(InputError, match="another pack"):
+        finish(out, [("images/new.bin", b"new"), (SUMS, b"others")], plan="other")
+    assert finish(out)[1]
+
+
+def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:
+    first = open_target(str(tmp_path / "a.zip"), "plan")
+    with pytest.raises(BusyError, match="another export writes"):
+        open_target(str(tmp_path / "a.zip"), "plan")
+    first.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_store_is_a_fault_of_the_input() -> None:
+    with pytest.raises(InputError, match="Protocol not known"):
+        open_target("nosuch://bucket/pack", "plan")
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack"])
+def test_memory_stays_bounded(tmp_path: Path, name: str) -> None:
+    data = os.urandom(1 << 20)
+    target = open_target(str(tmp_path / name), "plan")
+    tracemalloc.start()
+    for number in range(60):
+        target.add(f"images/{number}.bin", data, sha256(data))
+    target.add(SUMS, b"sums", sha256(b"sums"))
+    target.complete()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    target.publish()
+    assert peak < 16 << 20
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from catalog.export import export
+from pipeline.settings import Settings
+def stop(done, of):
+    if done == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+export(Settings(workspace=Path(sys.argv[1])), sys.argv[2], progress=stop)
+"""
+
+
+def test_a_killed_export_goes_on_to_the_same_pack(tmp_path: Path) -> None:
+    workspace = Settings(workspace=tmp_path / "ws")
+    studio(workspace, [(f"MUG-{n}", product(64, 64)) for n in range(8)])
+    out = tmp_path / "pack.zip"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "ws"), str(out)], capture_output=True
+    )
+    part = tmp_path / ".pack.zip.part"
+    assert killed.returncode == -9 and not out.exists() and part.exists()
+    pack = export(workspace, out)
+    other = export(workspace, tmp_path / "other.zip")
+    assert out.read_bytes() == (tmp_path / "other.zip").read_bytes()
+    assert pack.sha256 == other.sha256 and pack.images == 8 and not part.exists()
+
+
+def test_what_was_read_in_full_is_recorded_and_not_read_again(tmp_path: Path) -> None:
+    workspace = Settings(workspace=tmp_path / "ws")
+    studio(workspace, [(f"MUG-{n}", product(32, 32)) for n in range(3)], library="0.1.0")
+    for name in ("a.zip", "b.zip"):
+        export(workspace, tmp_path / name)
+    with reading(workspace.catalog) as lake:
+        found = lake.rows("SELECT state, count(*) AS n FROM verifications GROUP BY ALL")
+    assert found == [{"state": "Trusted", "n": 3}]
+
+
+class Counting:
+    """Verifies for real, and counts."""
+
+    def __init__(self, workspace: Settings) -> None:
+        self.anchors, self.files = trust_anchors(workspace), 0
+
+    def __call__(self, path: Path) -> Report:
+        self.files += 1
+        return verify_signature(path, "image/png", self.anchors)
+
+
+@pytest.mark.parametrize(
+    ("library", "anchors", "proven", "read"),
+    [("", True, 5, 1), ("0.1.0", True, 0, 0), ("", False, 0, 1)],
+)
+def test_files_are_proven_by_hash_while_library_and_roots_are_the_same(
+    tmp_path: Path, library: str, anchors: bool, proven: int, read: int
+) -> None:
+    workspace = Settings(workspace=tmp_path)
+    studio(workspace, [(f"MUG-{n}", product(32, 32)) for n in range(5)], library=library)
+    verify = Counting(workspace)
+    if not anchors:
+        verify.anchors = b""
+    with reading(workspace.catalog) as lake:
+        rows = lake.rows("SELECT sha256, url, certificate FROM images")
+        found = proven_by_hash(lake, rows, verify, lambda url: path_of(workspace, url))
+        assert (len(found), verify.files) == (proven, read)
+        if proven:
+            from datetime import UTC, datetime
+
+            late = datetime(2099, 1, 1, tzinfo=UTC)
+            assert not proven_by_hash(lake, rows, verify, lambda u: path_of(workspace, u), late)
