@@ -32,7 +32,11 @@ def unlicensed(connection: duckdb.DuckDBPyConnection, policy: Policy) -> str:
     conditions = []
     if keys := _refused(connection, policy, own):
         conditions.append(f"(model, model_revision) IN ({keys})")
-    chained = f"SELECT * FROM raw.recipe_models SEMI JOIN {REQUESTS} USING (request_id, attempt)"
+    # Only images with a recipe are hashed: most have none.
+    chained = (
+        "SELECT * FROM raw.recipe_models SEMI JOIN (SELECT request_id, attempt "
+        f"FROM {REQUESTS} WHERE recipe IS NOT NULL) USING (request_id, attempt)"
+    )
     if keys := _refused(connection, policy, chained):
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE unlicensed AS SELECT DISTINCT request_id FROM "
@@ -75,7 +79,7 @@ def denied(connection: duckdb.DuckDBPyConnection, policy: Policy) -> str:
         keep(connection, "denied_prompts", text_table(prompt=prompts))
         conditions.append(f"({plain} AND prompt IN (SELECT prompt FROM temp.denied_prompts))")
     chained = connection.execute(
-        f"SELECT {REQUEST_COLUMNS} FROM {REQUESTS} WHERE NOT {plain}"
+        f"SELECT {REQUEST_COLUMNS} FROM {REQUESTS} WHERE recipe IS NOT NULL AND NOT {plain}"
     ).to_arrow_reader(_CHUNK)
     held = [
         row["request_id"]

@@ -62,8 +62,8 @@ def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None
     """Makes the view REQUESTS, with as few joins as the catalog's content allows.
 
     `wanted` has the ids (column request_id) of those that are judged; None: all of them. Columns
-    are those of raw.images; `outcome` is the last verdict's. Images whose prompt or evidence was
-    erased cannot be judged again: they keep their verdicts.
+    are those of raw.images; `outcome` is the last verdict's. Images of which something
+    was erased cannot be judged again: they keep their verdicts.
     """
     _spill_elsewhere(connection)
     source, replaced = "raw.images AS r", []
@@ -87,10 +87,17 @@ def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None
     if any_row(connection, "temp.judged_again"):
         source += " LEFT JOIN temp.judged_again AS j ON j.request_key = r.request_key"
         replaced.append("coalesce(j.outcome, r.outcome) AS outcome")
+    kept = ""
+    if any_row(connection, "raw.ledger_erasures"):
+        # Not by looking for what is gone: reading all evidence would take ten times as long.
+        kept = (
+            " AND left(r.request_id, 12) NOT IN "
+            "(SELECT row_key FROM raw.ledger_erasures WHERE table_name = 'images')"
+        )
     columns = f"r.* REPLACE ({', '.join(replaced)})" if replaced else "r.*"
     connection.execute(
         f"CREATE OR REPLACE TEMP VIEW judged_requests AS SELECT {columns} FROM {source} "
-        "WHERE r.state = 'done' AND r.prompt IS NOT NULL AND r.evidence IS NOT NULL"
+        f"WHERE r.state = 'done'{kept}"
     )
     return _score_sets(connection)
 
