@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "catalog")]
 from catalog_samples import produced_of  # noqa: E402
 
 from catalog.lake import Lake, reading, writing  # noqa: E402
-from catalog.ledger import append_rows, append_table, transact  # noqa: E402
+from catalog.ledger import append_rows, append_table  # noqa: E402
 from catalog.ledger_checkpoints import write_checkpoint  # noqa: E402
 from catalog.ledger_files import verify_files  # noqa: E402
 from catalog.ledger_notes import LAST_FILE, Signer, signer_in  # noqa: E402
@@ -78,7 +78,7 @@ def append_cost(root: Path, commits: int, batch: int, image_seconds: float) -> f
             tables = batch_tables("r", f"b{number}", new_attempt(), produced, datetime.now(UTC))
             for entered, lake in ((True, with_ledger), (False, without)):
                 begun, used = time.perf_counter(), time.process_time()
-                transact(lake, _insert(tables, entered))
+                lake.transact(_insert(tables, entered))
                 times[entered].append(time.perf_counter() - begun)
                 cpu[entered].append(time.process_time() - used)
     more = statistics.median(times[True]) - statistics.median(times[False])
@@ -124,7 +124,7 @@ def whole_verification(root: Path, rows: int) -> float:
                 f"LIMIT {rows // 2}"
             )
             connection.unregister("incoming")
-            transact(lake, lambda one, name=name: append_table(one, name, "temp.many"))  # type: ignore[misc]
+            lake.transact(lambda one, name=name: append_table(one, name, "temp.many"))  # type: ignore[misc]
         signer = signer_in(root / "ledger")
         write_checkpoint(lake, root / "ledger", "run")
     begun, used = time.perf_counter(), time.process_time()
@@ -299,7 +299,7 @@ def _append_some(lake: Lake, root: Path, number: int) -> None:
     produced = [produced_of(number * 3 + each, outcome="pass") for each in range(3)]
     tables = batch_tables("r", f"b{number}", new_attempt(), produced, datetime.now(UTC))
     tables["libraries"] = pa.Table.from_pylist([{"library": f"l{number}", "note": "n"}])
-    transact(lake, _insert(tables, True))
+    lake.transact(_insert(tables, True))
     for each in range(3):
         asset = produced[each].asset
         path = root / str(asset and asset.url)

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from catalog.lake import Lake
 from catalog.ledger_entries import ENTRY_ROWS, covered_tables, new_entry
 from catalog.ledger_pending import enter_pending, forget_pending, note, pending_commit
 from catalog.ledger_rows import (
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from catalog.ledger_notes import Verifier
-
-T = TypeVar("T")
 
 
 def place_of(settings: Settings) -> Path:
@@ -78,18 +75,6 @@ def append_table(connection: duckdb.DuckDBPyConnection, name: str, source: str) 
             return count
         append_rows(connection, name, rows)
         count += len(rows)
-
-
-def transact(lake: Lake, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-    """`lake.transact` whose appended rows are entered in the same commit."""
-
-    def entered(connection: duckdb.DuckDBPyConnection) -> T:
-        forget_pending(connection)
-        result = work(connection)
-        enter_pending(connection)
-        return result
-
-    return lake.transact(entered)
 
 
 def enter_found(connection: duckdb.DuckDBPyConnection) -> int:

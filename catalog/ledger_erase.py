@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake, patiently, writing
-from catalog.ledger import append_rows, erasure_statement, erasures, place_of, transact
+from catalog.ledger import append_rows, erasure_statement, erasures, place_of
 from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_entries import covered_tables
 from catalog.ledger_notes import Signer, signer_in
@@ -93,7 +93,7 @@ def erase(
         def work(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, set[str]], Any, Any]:
             return _erase_rows(connection, key, columns, files, reason, by, signer)
 
-        touched, counts, urls = transact(lake, work)
+        touched, counts, urls = lake.transact(work)
         for url in urls:
             path_of(settings, url).unlink(missing_ok=True)
         # Also where nothing was left to erase: an erasure before may have been interrupted here.

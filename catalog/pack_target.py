@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 
 from catalog.pack_archive import HashedWriter, form_of
 from pipeline.errors import BusyError, Fault, InputError, SetupError
-from pipeline.store import flush_folder
+from pipeline.store import flush
 
 SUMS = "SHA256SUMS"
 """The last file of a pack; its SHA-256 stands for a pack that is no single file."""
@@ -129,7 +129,7 @@ class ArchiveTarget:
     def publish(self) -> None:
         """Renames it."""
         self.part.replace(self.path)
-        flush_folder(self.path.parent)
+        flush(self.path.parent)
         self.close()
 
     def close(self) -> None:
@@ -181,9 +181,9 @@ class FolderTarget:
             if file.is_file() and file.relative_to(self.part).as_posix() not in self.names:
                 file.unlink()
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            list(threads.map(_flush, (self.part / name for name in self.names)))
+            list(threads.map(flush, (self.part / name for name in self.names)))
         for folder in [self.part, *(each for each in self.part.rglob("*") if each.is_dir())]:
-            flush_folder(folder)
+            flush(folder)
         sha256 = self.names[SUMS]
         if self.path.exists():
             held = self.path / SUMS
@@ -197,7 +197,7 @@ class FolderTarget:
             shutil.rmtree(self.part)
         else:
             self.part.replace(self.path)
-        flush_folder(self.path.parent)
+        flush(self.path.parent)
         self.close()
 
     def close(self) -> None:
@@ -209,14 +209,6 @@ class FolderTarget:
         """Removes the part."""
         shutil.rmtree(self.part, ignore_errors=True)
         self.close()
-
-
-def _flush(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class StoreTarget:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog.replay_facts import denied, unlicensed
-from catalog.replay_judged import REQUESTS, ScoreSets, any_row, define_judged, quoted
-from catalog.replay_sql import Compiled, Word, compile_policy, has
+from catalog.replay_judged import REQUESTS, ScoreSets, any_row, define_judged
+from catalog.replay_sql import Compiled, Word, compile_policy, has, quoted
 from pipeline.policy_model import Policy
 
 if TYPE_CHECKING:

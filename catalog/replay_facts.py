@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from catalog.replay_judged import REQUESTS, keep, quoted
+from catalog.replay_judged import REQUESTS, keep
+from catalog.replay_sql import quoted
 from catalog.rows import text_table
 from pipeline.denied import denied_in
 from pipeline.policy_model import Policy

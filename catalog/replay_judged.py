@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalog.replay_sql import Measured, Pair
+from catalog.replay_sql import Measured, Pair, quoted
 from pipeline.errors import SetupError
 
 if TYPE_CHECKING:
@@ -173,8 +173,3 @@ def keep(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> N
 def any_row(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether the table has a row."""
     return connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
-
-
-def quoted(value: str) -> str:
-    """Text as a literal of SQL."""
-    return "'" + value.replace("'", "''") + "'"

@@ -91,6 +91,11 @@ class Compiled:
     """The check that measures each of them."""
 
 
+def quoted(value: str) -> str:
+    """Text as a literal of SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def compile_policy(policy: Policy, signatures: Signatures) -> Compiled:
     """The policy in SQL; scores that no rule speaks of do not matter."""
     return _Compiler(policy, signatures).compiled()
@@ -149,7 +154,7 @@ class _Compiler:
         if len(self._signatures) == 1:
             return f"({next(iter(alike))})"
         cases = (
-            f"WHEN signature IN ({', '.join(map(_quoted, found))}) THEN {said}"
+            f"WHEN signature IN ({', '.join(map(quoted, found))}) THEN {said}"
             for said, found in alike.items()
         )
         return f"(CASE {' '.join(cases)} END)"
@@ -313,10 +318,6 @@ def _greatest(sqls: Sequence[str]) -> str | None:
 
 def _number(value: float) -> str:
     return f"'{value!r}'::DOUBLE"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _severity(rule: Rule | Combination) -> int:

@@ -19,8 +19,9 @@ import numpy as np
 from catalog.lake import Lake
 from catalog.replay import Expected, named
 from catalog.replay_facts import REQUEST_COLUMNS, request_of_row
-from catalog.replay_judged import REQUESTS, quoted
+from catalog.replay_judged import REQUESTS
 from catalog.replay_lacking import LACKING, lacking
+from catalog.replay_sql import quoted
 from catalog.rows import arrow, score_set, text_table
 from catalog.upkeep import merge_small_files
 from catalog.write import MERGE_EVERY, insert_signatures, insert_table

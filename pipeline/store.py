@@ -71,14 +71,14 @@ def place(settings: Settings, urls: Iterable[str]) -> None:
             staged.unlink()
         folders.add(final.parent)
     for folder in folders:
-        flush_folder(folder)
+        flush(folder)
 
 
 def flush_staging(settings: Settings) -> None:
     """Make the names of staged files survive a power cut; before their rows are committed."""
     for folder in (settings.root / "staging").glob("*"):
         if folder.is_dir():
-            flush_folder(folder)
+            flush(folder)
 
 
 def drop_staged(settings: Settings, url: str) -> None:
@@ -135,9 +135,9 @@ def _staged(settings: Settings, url: str) -> Path:
     return settings.root / "staging" / folder / name
 
 
-def flush_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, as `fsync` does for a file's bytes."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Make the names in a folder, or the bytes of a file, survive a power cut (`fsync`)."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

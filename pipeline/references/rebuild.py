@@ -33,7 +33,7 @@ from pipeline.references.state import (
     write_lock,
 )
 from pipeline.references.writing import settle, write_blocks
-from pipeline.store import flush_folder
+from pipeline.store import flush
 
 WANTED_RECALL = 0.99
 _RETRAIN_AT = 2
@@ -218,7 +218,7 @@ def _commit(
         with state.file(folder, "assigned").open("wb") as file:
             write_blocks(file, [assign(now.gather(added), centroids)])
         (folder / BUILDING).rename(state.file(folder, "faiss"))
-    flush_folder(folder)
+    flush(folder)
     commit(folder, state)
     settle(folder)
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.errors import BusyError, SetupError
-from pipeline.store import flush_folder, write_file
+from pipeline.store import flush, write_file
 
 STATE = "index.json"
 BUILDING = "building.faiss"
@@ -89,7 +89,7 @@ def read_state(folder: Path) -> State:
 def commit(folder: Path, state: State) -> None:
     """Make `state` what the index is. What it counts must be on the disk already."""
     write_file(folder / STATE, json.dumps({"format": _FORMAT, **asdict(state)}).encode())
-    flush_folder(folder)
+    flush(folder)
 
 
 def damaged(folder: Path, what: str) -> SetupError:

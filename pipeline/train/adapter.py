@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.contact_sheet import Cell, jpeg
 from pipeline.images import RgbImage
-from pipeline.store import flush_folder, write_file
+from pipeline.store import flush, write_file
 from pipeline.train.card import CARD, Done, card_of
 from pipeline.train.painter import WEIGHTS, Painter
 from pipeline.train.sheet import loss_plot, png, sample_sheet
@@ -54,7 +54,7 @@ def write_adapter(
     write_file(folder / "model.yaml", text.encode())
     with (folder / WEIGHTS).open("rb") as file:
         os.fsync(file.fileno())
-    flush_folder(folder)
+    flush(folder)
 
 
 def _readme(done: Done, card: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from pipeline.errors import Fault, InputError
 from pipeline.images import ImageRefused, RgbImage, decode_limited, read_limited
 from pipeline.models import Model
-from pipeline.store import flush_folder
+from pipeline.store import flush
 from pipeline.train.adapter import write_adapter
 from pipeline.train.card import Done
 from pipeline.train.painter import Painter, TrainingError
@@ -107,7 +107,7 @@ def train_lora(
             (work / "finished").rename(out / name)
         except OSError:
             raise InputError("train lora", [_exists(out, name)]) from None
-        flush_folder(out)
+        flush(out)
         shutil.rmtree(work)
     return out / name
 

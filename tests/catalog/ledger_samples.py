@@ -11,7 +11,7 @@ import pyarrow as pa
 from catalog_samples import produced_of
 
 from catalog.lake import Lake, reading, writing
-from catalog.ledger import append_rows, transact
+from catalog.ledger import append_rows
 from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_notes import LAST_FILE, verifier_in
 from catalog.ledger_verify import Finding, Verification, verify_ledger
@@ -35,7 +35,7 @@ def commit(lake: Lake, numbers: Sequence[int], batch_id: str) -> None:
         for name, table in tables.items():
             append_rows(connection, name, table)  # type: ignore[arg-type]
 
-    transact(lake, append)
+    lake.transact(append)
 
 
 def works(count: int) -> pa.Table:
@@ -60,7 +60,7 @@ def works(count: int) -> pa.Table:
 
 
 def add_works(lake: Lake, count: int) -> None:
-    transact(lake, lambda connection: append_rows(connection, "library_works", works(count)))
+    lake.transact(lambda connection: append_rows(connection, "library_works", works(count)))
 
 
 def sample(root: Path) -> Path:

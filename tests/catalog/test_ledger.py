@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ledger_samples import commit, copied, sample, tampered, verified
 
 from catalog.lake import writing
-from catalog.ledger import append_rows, append_table, enter_found, transact
+from catalog.ledger import append_rows, append_table, enter_found
 from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_notes import LAST_FILE
 from catalog.upkeep import merge_small_files
@@ -202,7 +202,7 @@ def test_a_commit_that_fails_leaves_no_entry(root: Path) -> None:
 
     with writing(root / "catalog") as lake:
         with pytest.raises(RuntimeError):
-            transact(lake, fail)
+            lake.transact(fail)
         commit(lake, range(60, 62), "b6")
 
     assert verified(root).ok
@@ -214,7 +214,7 @@ def test_large_commits_are_several_entries(root: Path) -> None:
             "CREATE TEMP TABLE many AS SELECT 'l' || range AS library, 'n' AS note "
             "FROM range(70_000)"
         )
-        transact(lake, lambda connection: append_table(connection, "libraries", "temp.many"))
+        lake.transact(lambda connection: append_table(connection, "libraries", "temp.many"))
 
     answer = verified(root)
 
@@ -296,7 +296,7 @@ def test_any_row_reads_back_to_its_hash(
             append_rows(connection, name, table)  # type: ignore[arg-type]
 
     with writing(root / "catalog") as lake:
-        transact(lake, append)
+        lake.transact(append)
 
     answer = verified(root)
     assert answer.ok, answer.findings

@@ -8,7 +8,7 @@ import pytest
 from ledger_samples import add_works, commit, copied, sample, tampered, verified
 
 from catalog.lake import reading, writing
-from catalog.ledger import enter_found, place_of, transact
+from catalog.ledger import enter_found, place_of
 from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_erase import erase
 from catalog.ledger_files import verify_files
@@ -120,7 +120,7 @@ def test_rows_from_before_the_salt_are_erased_too(settings: Settings) -> None:
         (settings.root / "ledger" / "checkpoint.txt").unlink()
         add_works(lake, 3)
         lake.connection.execute("DELETE FROM raw.ledger_entries")
-        transact(lake, enter_found)
+        lake.transact(enter_found)
         lake.connection.execute("ALTER TABLE raw.library_works ADD COLUMN salt BLOB")
         write_checkpoint(lake, settings.root / "ledger", "upgrade")
     key = {**WORK, "work_id": 1}
