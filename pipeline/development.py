@@ -50,13 +50,20 @@ def init_development_keys(folder: Path) -> bool:
 
 
 def _complete(folder: Path) -> bool:
-    present = [name for name in (CA_FILE, CHAIN_FILE, KEY_FILE) if (folder / name).is_file()]
-    if present and len(present) < 3:
+    present = _present(folder)
+    if 0 < len(present) < 3:
+        # Another process may have put the whole folder there between two of the looks.
+        present = _present(folder)
+    if 0 < len(present) < 3:
         raise SetupError(
             f"{folder} holds only {', '.join(present)}; restore the missing files, or move the "
             f"folder away to mint new keys"
         )
     return bool(present)
+
+
+def _present(folder: Path) -> list[str]:
+    return [name for name in (CA_FILE, CHAIN_FILE, KEY_FILE) if (folder / name).is_file()]
 
 
 def _minted() -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,26 @@ def wait_for(what: Callable[[], Any], seconds: float = 180) -> Any:
     raise AssertionError("it did not happen in time")
 
 
-def flow_run(api: str, run_id: str) -> dict[str, Any]:
-    return httpx.get(f"{api}/flow_runs/{run_id}", timeout=30).json()
+def asked(method: str, url: str, json: dict[str, Any] | None = None) -> Any:
+    """The answer's content; None when there is none, or Prefect's SQLite is busy just now (503)."""
+    answer = httpx.request(method, url, json=json, timeout=60)
+    return answer.json() if answer.is_success else None
 
 
-def deployment(api: str, name: str) -> dict[str, Any] | None:
-    answer = httpx.get(f"{api}/deployments/name/{name}", timeout=30)
-    return answer.json() if answer.status_code == 200 else None
+def final_state(api: str, run_id: str) -> str | None:
+    state = (asked("GET", f"{api}/flow_runs/{run_id}") or {}).get("state_type")
+    return state if state in ("COMPLETED", "FAILED", "CRASHED") else None
+
+
+def deployment(api: str, name: str) -> Any:
+    return asked("GET", f"{api}/deployments/name/{name}")
+
+
+def start(api: str, deployed: dict[str, Any], parameters: dict[str, Any]) -> str:
+    """The id of a new run of that deployment."""
+    url = f"{api}/deployments/{deployed['id']}/create_flow_run"
+    run_id: str = wait_for(lambda: asked("POST", url, {"parameters": parameters}))["id"]
+    return run_id
 
 
 def test_a_schedule_is_served_and_its_run_shows_in_prefect(shop: Path, prefect_api: str) -> None:
@@ -47,24 +61,15 @@ def test_a_schedule_is_served_and_its_run_shows_in_prefect(shop: Path, prefect_a
     try:
         deployed = wait_for(lambda: deployment(prefect_api, "produce/brief"))
         assert deployed["schedules"][0]["schedule"]["cron"] == "0 6 1 1 *"
-        started = httpx.post(
-            f"{prefect_api}/deployments/{deployed['id']}/create_flow_run", json={}, timeout=30
-        ).json()
-        done = wait_for(
-            lambda: (
-                (run := flow_run(prefect_api, started["id"]))["state_type"]
-                in ("COMPLETED", "FAILED", "CRASHED")
-                and run
-            )
-        )
-        assert done["state_type"] == "COMPLETED"
+        run_id = start(prefect_api, deployed, {})
+        assert wait_for(lambda: final_state(prefect_api, run_id)) == "COMPLETED"
     finally:
         server.terminate()
         server.wait(60)
     with reading(load_settings(Path("ws")).catalog) as lake:
         assert lake.rows("SELECT count(*) AS n FROM images WHERE cleared") == [{"n": 3}]
-    query = {"artifacts": {"flow_run_id": {"any_": [started["id"]]}}}
-    found = httpx.post(f"{prefect_api}/artifacts/filter", json=query, timeout=30).json()
+    query = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
+    found = wait_for(lambda: asked("POST", f"{prefect_api}/artifacts/filter", query))
     kinds = {artifact["key"]: artifact for artifact in found}
     assert kinds["produce-progress"]["data"] == 100
     assert "data:image/jpeg;base64," in kinds["produce-contact-sheet"]["data"]
@@ -84,20 +89,14 @@ def test_the_flows_deploy_to_a_work_pool_and_run_there(shop: Path, prefect_api: 
     prefect("work-pool", "create", "local", "--type", "process")
     prefect("deploy", "--all")
     names = ("produce/produce", "audit/audit", "export/export", "rescore/rescore")
-    assert all(deployment(prefect_api, name) for name in names)
-    deployed = deployment(prefect_api, "produce/produce")
-    assert deployed is not None
+    deployed, *_ = [wait_for(partial(deployment, prefect_api, name)) for name in names]
     parameters = {
         "brief": str(shop / "brief.yaml"),
         "policy": str(shop / "plain.yaml"),
         "workspace": str(shop / "ws"),
     }
-    started = httpx.post(
-        f"{prefect_api}/deployments/{deployed['id']}/create_flow_run",
-        json={"parameters": parameters},
-        timeout=30,
-    ).json()
+    run_id = start(prefect_api, deployed, parameters)
     worker = [str(BIN / "prefect"), "worker", "start", "--pool", "local", "--run-once"]
     subprocess.run(worker, check=True, capture_output=True, env=environment, timeout=300)
-    assert wait_for(lambda: flow_run(prefect_api, started["id"]))["state_type"] == "COMPLETED"
+    assert wait_for(lambda: final_state(prefect_api, run_id)) == "COMPLETED"
     assert exists(load_settings(shop / "ws").catalog)
