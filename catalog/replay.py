@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.audit import Limits, isolated, select
 from catalog.lake import Lake, reading
 from catalog.replay_evaluate import JUDGED, Evaluation, evaluate
-from catalog.replay_judged import Group, near
+from catalog.replay_judged import LATER, Group, near
 from catalog.replay_reasons import decided
 from catalog.replay_sql import CODES
 from pipeline.policy_model import Policy
@@ -152,6 +152,10 @@ def summary(
     shown: int,
 ) -> Replay:
     """What an evaluation found, told by the table that it left."""
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE packed AS SELECT DISTINCT pack_id, "
+        "left(request_id, 32)::UUID AS request_key FROM pack_assets"
+    )
     changes = _changes(connection)
     counts = connection.execute(f"SELECT was, now, count(*) FROM {JUDGED} GROUP BY ALL").fetchall()
     silent = found.sets.judged - sum(row[2] for row in counts)
@@ -226,32 +230,32 @@ def _first(
     """Delivered images first, then those that were cleared and would be blocked, then by severity
     and by how far they are beyond the bound."""
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE first_ones AS SELECT j.*, row_number() "
-        "OVER () AS place FROM (SELECT j.*, "
-        f"{_NOT_CLEARED} AND request_id IN (SELECT request_id FROM pack_assets) AS delivered, "
-        f"now = 2 AND {_CLEARED} AS signed FROM {JUDGED} AS j "
-        f"WHERE was <> now OR ({_CLEARED} AND {_NOT_CLEARED}) "
+        "CREATE OR REPLACE TEMP TABLE first_ones AS SELECT *, row_number() OVER () AS place "
+        f"FROM (SELECT j.*, {_NOT_CLEARED} AND request_key IN "
+        f"(SELECT request_key FROM temp.packed) AS delivered, now = 2 AND {_CLEARED} AS signed "
+        f"FROM {JUDGED} AS j WHERE was <> now OR ({_CLEARED} AND {_NOT_CLEARED}) "
         "ORDER BY delivered DESC, signed DESC, "
-        "now > was DESC, now DESC, severity DESC, beyond DESC NULLS LAST, request_id "
-        f"LIMIT {int(shown)}) AS j"
+        "now > was DESC, now DESC, severity DESC, beyond DESC NULLS LAST, request_key "
+        f"LIMIT {int(shown)})"
+    )
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE named_ones AS "
+        'SELECT f.*, r.request_id, r.sku, r."index", r.asset_state, r.reasons '
+        "FROM raw.images AS r JOIN temp.first_ones AS f USING (request_key, attempt) "
+        f"WHERE {near(connection, 'temp.first_ones')}"
     )
     why = {
         request_id: tuple(reason.text for reason in verdict.reasons)
-        for request_id, _, verdict in decided(connection, policy, found.sets, "temp.first_ones")
+        for request_id, _, verdict in decided(connection, policy, found.sets, "temp.named_ones")
     }
-    here = near(connection, "temp.first_ones")
     rows = connection.execute(
-        "WITH packed AS (SELECT request_id, list(DISTINCT pack_id ORDER BY pack_id) AS packs "
-        "FROM pack_assets SEMI JOIN temp.first_ones USING (request_id) GROUP BY ALL), "
-        "made AS (SELECT request_id, asset_state, reasons FROM raw.images "
-        f"SEMI JOIN temp.first_ones USING (request_id, attempt) WHERE {here}), "
-        "since AS (FROM raw.since SEMI JOIN temp.first_ones USING (request_id)) "
+        "WITH packs AS (SELECT request_key, list(pack_id ORDER BY pack_id) AS packs "
+        "FROM temp.packed SEMI JOIN temp.first_ones USING (request_key) GROUP BY ALL) "
         'SELECT f.request_id, f.sku, f."index", f.campaign, f.was, f.now, f.severity, '
-        "coalesce(s.asset_state, m.asset_state) AS state, p.packs, list_transform(CASE WHEN "
-        "s.replayed THEN s.reasons ELSE m.reasons END, lambda one: one.text) AS texts "
-        "FROM temp.first_ones AS f LEFT JOIN packed AS p USING (request_id) "
-        "JOIN made AS m USING (request_id) LEFT JOIN since AS s USING (request_id) "
-        "ORDER BY f.place"
+        "coalesce(s.asset_state, f.asset_state), p.packs, list_transform(CASE WHEN "
+        "s.replayed THEN s.reasons ELSE f.reasons END, lambda one: one.text) "
+        "FROM temp.named_ones AS f LEFT JOIN packs AS p USING (request_key) "
+        f"LEFT JOIN {LATER} AS s USING (request_key) ORDER BY f.place"
     ).fetchall()
     return tuple(
         Shown(
@@ -278,9 +282,9 @@ def _packs(connection: duckdb.DuckDBPyConnection, found: Evaluation) -> tuple[De
         "SELECT p.pack_id, p.file, p.licensee, count(*), "
         f"{counted} FROM (SELECT pack_id, any_value(file) AS file, any_value(licensee) AS licensee "
         "FROM packs GROUP BY pack_id) AS p "
-        "JOIN (SELECT DISTINCT pack_id, request_id FROM pack_assets) AS a USING (pack_id) "
+        "JOIN temp.packed AS a USING (pack_id) "
         f"JOIN (SELECT * FROM {JUDGED} WHERE {_CLEARED} AND {_NOT_CLEARED}) AS j "
-        "USING (request_id) "
+        "USING (request_key) "
         "GROUP BY ALL ORDER BY count(*) DESC, p.pack_id"
     ).fetchall()
     packs = []

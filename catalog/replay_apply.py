@@ -93,7 +93,10 @@ def _decide(connection: duckdb.DuckDBPyConnection, policy: Policy, found: Evalua
 
     keep([], "CREATE OR REPLACE TEMP TABLE decisions AS SELECT * FROM incoming")
     rows: list[dict[str, Any]] = []
-    held = f"(SELECT request_id, attempt FROM {JUDGED} WHERE now > 0)"
+    held = (
+        f"(SELECT request_id, attempt FROM {REQUESTS} "
+        f"SEMI JOIN (FROM {JUDGED} WHERE now > 0) USING (request_key, attempt))"
+    )
     for request_id, attempt, verdict in decided(connection, policy, found.sets, held):
         rows.append(_row(request_id, attempt, verdict, now))
         if len(rows) == _AT_ONCE:
@@ -134,8 +137,8 @@ def _record(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> None:
 def _to_sign(connection: duckdb.DuckDBPyConnection) -> int:
     """How many of the images that pass now wait to be signed, as the view `to_sign` has them."""
     ((count,),) = connection.execute(
-        "SELECT count(*) FROM raw.images AS r SEMI JOIN (SELECT request_id, attempt "
-        f"FROM {JUDGED} WHERE now = 0) USING (request_id, attempt) "
+        "SELECT count(*) FROM raw.images AS r "
+        f"SEMI JOIN (FROM {JUDGED} WHERE was > 0 AND now = 0) USING (request_key, attempt) "
         "ANTI JOIN (SELECT request_id FROM raw.later_files WHERE state = 'signed') "
         "USING (request_id) ANTI JOIN (SELECT request_id FROM reviews "
         "WHERE counts AND decision = 'reject') USING (request_id) "

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from catalog.replay_facts import denied, unlicensed
-from catalog.replay_judged import REQUESTS, ScoreSets, any_row, define_judged
-from catalog.replay_sql import Compiled, Word, compile_policy, has, quoted
+from catalog.replay_judged import LATER, REQUESTS, ScoreSets, any_row, define_judged
+from catalog.replay_sql import Compiled, compile_policy, has, quoted
 from pipeline.policy_model import Policy
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JUDGED = "temp.judged"
-"""The images that did not pass before or do not pass now. Columns: request_id, attempt, sku, index,
+"""The images that did not pass before, or of which a word may speak. Columns: request_key, attempt,
 campaign, was and now (0 pass, 1 review, 2 block), severity (0..3), beyond (the bound, in parts of
-it), approved (a review cleared it), w0, w1 … (what each word of the policy says, or NULL)."""
+it), approved (a review cleared it), holds (and clears what the policy asks now), w0, w1 … (what
+each word of the policy says, or NULL)."""
 
 
 @dataclass(frozen=True)
@@ -56,93 +57,71 @@ def evaluate(
     """
     sets = define_judged(connection, wanted)
     compiled = compile_policy(policy, sets.signatures)
-    _find_candidates(
-        connection, compiled, unlicensed(connection, policy), denied(connection, policy)
+    facts = (
+        f"SELECT *, ({unlicensed(connection, policy)}) AS unlicensed, "
+        f"({denied(connection, policy)}) AS denied FROM {REQUESTS}"
     )
-    _judge(connection, compiled)
+    if any_row(connection, f"(FROM {LATER} WHERE renewed)"):
+        facts = (
+            "SELECT f.* REPLACE (CASE WHEN t.renewed THEN t.terms ELSE f.terms END AS terms) "
+            f"FROM ({facts}) AS f LEFT JOIN {LATER} AS t ON t.request_key = f.request_key"
+        )
+    _judge(connection, compiled, facts)
     return Evaluation(compiled, sets)
 
 
 _CODE = "CASE outcome WHEN 'block' THEN 2 WHEN 'review' THEN 1 ELSE 0 END"
+# Terms are JSON, which takes long to read: asked of few.
+_CHANNELS = "coalesce((terms -> '$.channels')::VARCHAR, '')"
 
 
-def _find_candidates(
-    connection: duckdb.DuckDBPyConnection, compiled: Compiled, unlicensed: str, denied: str
-) -> None:
-    """What did not pass so far, and what some word may speak of, with all words, unless by channel.
+def _judge(connection: duckdb.DuckDBPyConnection, compiled: Compiled, facts: str) -> None:
+    """What the words say of each image of `facts`, beside what was said before: the table JUDGED.
 
-    Into the table `candidates`.
+    In one scan; words are asked only of images that did not pass so far, or that one may speak of.
     """
-    words = [f"{word.sql} AS w{number}" for number, word in enumerate(compiled.words)]
-    # Terms are JSON, which takes long to read: only where a rule for some channels speaks.
-    for_some = [
-        f"c.w{number} > 0"
-        for number, word in enumerate(compiled.words)
-        if word.rule and word.rule.channels
-    ]
-    terms = "c.terms"
-    joined = ""
-    if for_some and any_row(connection, "raw.terms"):
-        terms = "CASE WHEN t.renewed THEN t.terms ELSE c.terms END"
-        joined = "LEFT JOIN raw.since AS t ON t.request_id = c.request_id"
-    channels = f"CASE WHEN {' OR '.join(for_some)} THEN ({terms} -> '$.channels')::VARCHAR END"
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE candidates AS SELECT "
-        f"{channels if for_some else 'NULL'} AS channels, c.* EXCLUDE (terms) FROM ("
-        f'SELECT request_id, attempt, sku, "index", campaign, terms, {_CODE} AS was, '
-        f"{compiled.beyond} AS beyond, {', '.join(words)} FROM ("
-        f"SELECT *, ({unlicensed}) AS unlicensed, ({denied}) AS denied FROM {REQUESTS}) "
-        f"WHERE outcome <> 'pass' OR {compiled.speaks}) AS c {joined}"
-    )
-
-
-def _judge(connection: duckdb.DuckDBPyConnection, compiled: Compiled) -> None:
-    """What the words of each candidate come to, beside what was said before: the table JUDGED."""
-    said = [
-        f"CASE WHEN c.w{number} > 0 AND {_speaks(word, number)} THEN c.w{number} END AS w{number}"
-        for number, word in enumerate(compiled.words)
-    ]
-    _channels(connection, compiled)
-    names = [f"w{number}" for number in range(len(compiled.words))]
+    spoken = _spoken_words(connection, compiled, facts)
+    words = [f"w{number}" for number in range(len(spoken))]
+    columns = [f"({sql})::TINYINT AS {name}" for name, sql in zip(words, spoken, strict=True)]
     severities = [
-        f"CASE WHEN w{number} = now THEN {word.severity} END"
-        for number, word in enumerate(compiled.words)
+        f"CASE WHEN {name} = now THEN {word.severity} END"
+        for name, word in zip(words, compiled.words, strict=True)
     ]
     asked = [
-        f"CASE WHEN w{number} = 1 THEN {quoted(word.name)} END"
-        for number, word in enumerate(compiled.words)
+        f"CASE WHEN {name} = 1 THEN {quoted(word.name)} END"
+        for name, word in zip(words, compiled.words, strict=True)
     ]
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE judged AS WITH said AS (SELECT c.* EXCLUDE "
-        f"(channels, {', '.join(names)}), {', '.join(said)} FROM temp.candidates AS c "
-        "JOIN temp.spoken_of AS m ON m.channels IS NOT DISTINCT FROM c.channels), "
-        f"judged AS (SELECT *, coalesce(greatest({', '.join(names)}), 0) AS now, "
-        f"list_filter([{', '.join(asked)}], lambda one: one IS NOT NULL) AS asked FROM said) "
-        "SELECT judged.* EXCLUDE (asked), "
-        f"coalesce(greatest({', '.join(severities)}), 0) AS severity, "
+        "CREATE OR REPLACE TEMP TABLE judged AS "
+        f"SELECT j.*, coalesce(greatest({', '.join(severities)}), 0)::TINYINT AS severity, "
         # As in raw.since: an approval holds for the rules that it was given for.
-        "a.request_id IS NOT NULL AS approved, coalesce(list_has_all(a.rules, asked), false) "
-        "AS holds FROM judged LEFT JOIN (SELECT request_id, rules FROM raw.since "
-        "WHERE approval_holds) AS a USING (request_id) WHERE was > 0 OR now > 0"
+        "coalesce(a.approval_holds, false) AS approved, CASE WHEN a.approval_holds THEN "
+        f"coalesce(list_has_all(a.rules, list_filter([{', '.join(asked)}], "
+        "lambda one: one IS NOT NULL)), false) ELSE false END AS holds "
+        f"FROM (SELECT *, coalesce(greatest({', '.join(words)}), 0) AS now FROM ("
+        f"SELECT request_key, attempt, campaign, ({_CODE})::TINYINT AS was, "
+        f"{compiled.beyond} AS beyond, {', '.join(columns)} FROM ({facts}) "
+        f"WHERE outcome <> 'pass' OR {compiled.speaks})) AS j "
+        f"LEFT JOIN (FROM {LATER} WHERE approval_holds) AS a USING (request_key)"
     )
 
 
-def _speaks(word: Word, number: int) -> str:
-    return f"m.s{number}" if word.rule and word.rule.channels else "true"
-
-
-def _channels(connection: duckdb.DuckDBPyConnection, compiled: Compiled) -> None:
-    """Which words speak of images with these channels, as the rules themselves say."""
-    found = connection.execute("SELECT DISTINCT channels FROM temp.candidates").fetchall()
-    rules = {
-        f"s{number}": word.rule
-        for number, word in enumerate(compiled.words)
-        if word.rule and word.rule.channels
-    }
-    columns = ", ".join(["channels VARCHAR", *(f"{name} BOOLEAN" for name in rules)])
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE spoken_of ({columns})")
-    marks = ", ".join("?" for _ in range(len(rules) + 1))
-    for (text,) in found:
-        channels = [str(each) for each in (json.loads(text) if text else None) or ()]
-        speaks = [rule.speaks_of(channels) for rule in rules.values()]
-        connection.execute(f"INSERT INTO temp.spoken_of VALUES ({marks})", [text, *speaks])
+def _spoken_words(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, facts: str
+) -> list[str]:
+    """The SQL of all words; of those for some channels, where the rules themselves say so."""
+    if not any(word.rule and word.rule.channels for word in compiled.words):
+        return [word.sql for word in compiled.words]
+    found = connection.execute(
+        f"SELECT DISTINCT {_CHANNELS} FROM (SELECT DISTINCT terms FROM ({facts}))"
+    ).fetchall()
+    named = {text: [str(each) for each in json.loads(text or "[]") or ()] for (text,) in found}
+    spoken = []
+    for word in compiled.words:
+        if word.rule and word.rule.channels:
+            meant = [text for text, names in named.items() if word.rule.speaks_of(names)]
+            there = f"{_CHANNELS} IN ({', '.join(map(quoted, meant)) or 'NULL'})"
+            spoken.append(f"CASE WHEN ({word.sql}) > 0 AND {there} THEN {word.sql} END")
+        else:
+            spoken.append(word.sql)
+    return spoken

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 REQUESTS = "temp.judged_requests"
 """Rows of raw.images that were made and count, with the score set and the outcome that count."""
+LATER = "temp.said_later"
+"""The rows of raw.since with what a replay asks of them, as one look at the catalog found them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ScoreSets:
 
 
 def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None) -> ScoreSets:
-    """Makes the view REQUESTS, with as few joins as the catalog's content allows.
+    """Makes the view REQUESTS and the table LATER, with as few joins as the content allows.
 
     `wanted` has the ids (column request_id) of those that are judged; None: all of them. Columns
     are those of raw.images; `outcome` is the last verdict's. Images of which something
@@ -73,7 +75,12 @@ def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None
     for table, rows in (
         ("left_out", "SELECT request_key, attempt FROM raw.superseded"),
         ("measured_again", "SELECT * EXCLUDE (request_id) FROM raw.latest_rescored"),
-        ("judged_again", "SELECT request_key, outcome FROM raw.since WHERE replayed"),
+        (
+            "said_later",
+            "SELECT request_key, replayed, outcome, reasons, renewed, terms, asset_state, rules, "
+            "approval_holds FROM raw.since "
+            "WHERE replayed OR renewed OR approval_holds OR asset_state IS NOT NULL",
+        ),
     ):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {rows}")
     if any_row(connection, "temp.left_out"):
@@ -84,8 +91,8 @@ def define_judged(connection: duckdb.DuckDBPyConnection, wanted: pa.Table | None
             f"coalesce(m.{name}, r.{name}) AS {name}"
             for name in ("signature", '"values"', "evidence")
         ]
-    if any_row(connection, "temp.judged_again"):
-        source += " LEFT JOIN temp.judged_again AS j ON j.request_key = r.request_key"
+    if any_row(connection, f"(FROM {LATER} WHERE replayed)"):
+        source += f" LEFT JOIN {LATER} AS j ON j.request_key = r.request_key"
         replaced.append("coalesce(j.outcome, r.outcome) AS outcome")
     kept = ""
     if any_row(connection, "raw.ledger_erasures"):

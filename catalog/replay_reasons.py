@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from catalog.replay_facts import REQUEST_COLUMNS, request_of_row
-from catalog.replay_judged import REQUESTS, ScoreSets, near
+from catalog.replay_judged import LATER, REQUESTS, ScoreSets, near
 from pipeline.policy_model import Policy
 from pipeline.records import Score, Verdict
 from pipeline.verdict import decide
@@ -75,7 +75,7 @@ def _requests(connection: duckdb.DuckDBPyConnection, here: str) -> Iterator[Mapp
         f'SELECT {REQUEST_COLUMNS}, signature, "values", evidence FROM (SELECT r.* REPLACE ('
         "CASE WHEN t.renewed THEN t.terms ELSE r.terms END AS terms) "
         f"FROM (FROM {REQUESTS} WHERE {here}) AS r SEMI JOIN temp.deciding USING (request_id) "
-        "LEFT JOIN raw.since AS t USING (request_id))"
+        f"LEFT JOIN {LATER} AS t USING (request_key))"
     ).to_arrow_table()
     for batch in found.to_batches():
         yield from batch.to_pylist()

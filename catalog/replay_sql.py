@@ -64,16 +64,31 @@ class Word:
 
 @dataclass(frozen=True)
 class Limits:
-    """Values in [`below`, `at_least`) break no bound that there is on a score."""
+    """Values in [`below`, `at_least`) break no bound that there is on a score; None: no such."""
 
-    below: float = -sys.float_info.max
-    at_least: float = math.inf
+    below: float | None = None
+    at_least: float | None = None
 
     def narrowed(self, bound: Bound) -> Limits:
         """With one more bound."""
         if bound.at_least is not None:
-            return replace(self, at_least=min(self.at_least, bound.at_least))
-        return replace(self, below=max(self.below, bound.value))
+            return replace(self, at_least=min([bound.value, *_given(self.at_least)]))
+        return replace(self, below=max([bound.value, *_given(self.below)]))
+
+    def kept(self, value: str) -> str:
+        """Whether the SQL `value` is a number within them; not true where it is none."""
+        least = -sys.float_info.max if self.below is None else self.below
+        limit = math.inf if self.at_least is None else self.at_least
+        # NaN is greater than all numbers, so it is within no limits.
+        return f"({value} < {_number(limit)} AND {value} >= {_number(least)})"
+
+    def beyond(self, value: str) -> list[str]:
+        """How far the SQL `value` is beyond each, in parts of it."""
+        upper = [
+            f"({value} - {_number(m)}) / {_number(abs(m) or 1)}" for m in _given(self.at_least)
+        ]
+        lower = [f"({_number(m)} - {value}) / {_number(abs(m) or 1)}" for m in _given(self.below)]
+        return upper + lower
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,8 @@ class _Compiler:
         )
         self._words: list[Word] = []
         self._limits: dict[Pair, Limits] = {}
+        self._rules_limits: dict[Pair, Limits] = {}
+        self._combined: list[Callable[[str], str]] = []
         self._checks = {
             need: part.check for part in _parts(policy) for need in policy.measurements(part)
         }
@@ -143,6 +160,11 @@ class _Compiler:
             tuple(self._checks.values()),
         )
 
+    def _add(self, word: Word) -> None:
+        """Words that no image can be told are left out."""
+        if word.sql != _NOTHING:
+            self._words.append(word)
+
     def _by_signature(self, sql: Callable[[str], str | None]) -> str:
         """One expression that is `sql` of the image's own signature, NULL where that is None."""
         alike: dict[str, list[str]] = {}
@@ -150,7 +172,7 @@ class _Compiler:
             if said := sql(signature):
                 alike.setdefault(said, []).append(signature)
         if not alike:
-            return "NULL"
+            return _NOTHING
         if len(self._signatures) == 1:
             return f"({next(iter(alike))})"
         cases = (
@@ -190,7 +212,7 @@ class _Compiler:
                 return "2" if self._lacks(signature, [need]) else None
 
             name = need.name + rule.suffix
-            self._words.append(Word(name, self._by_signature(missing), severity, rule))
+            self._add(Word(name, self._by_signature(missing), severity, rule))
         outcomes = [(2, rule.block), (1, rule.review)]
         for pair in self._about(rule):
 
@@ -208,7 +230,7 @@ class _Compiler:
                 return _greatest(broken)
 
             name = score_name(*pair, None) + rule.suffix
-            self._words.append(Word(name, self._by_signature(says), severity, rule))
+            self._add(Word(name, self._by_signature(says), severity, rule))
             for bound in (rule.review, rule.block):
                 if bound:
                     self._note(pair, bound)
@@ -219,7 +241,7 @@ class _Compiler:
         needs = {need: None for part in parts for need in self._policy.measurements(part)}
         for part in parts:
             for pair in self._about(part):
-                self._note(pair, part)
+                self._limits[pair] = self._limits.get(pair, Limits()).narrowed(part)
 
         def says(signature: str) -> str:
             values = [value for pair in pairs for value in self._values(signature, pair)]
@@ -228,7 +250,8 @@ class _Compiler:
             holds = self._holds(signature, rule.whole)
             return f"CASE WHEN {faults} THEN 2 WHEN {holds} THEN {CODES.index(rule.outcome)} END"
 
-        self._words.append(Word(rule.name, self._by_signature(says), _severity(rule), rule))
+        self._combined.append(says)
+        self._add(Word(rule.name, self._by_signature(says), _severity(rule), rule))
 
     def _holds(self, signature: str, part: Condition | AllOf | AnyOf) -> str:
         if isinstance(part, Condition):
@@ -263,32 +286,32 @@ class _Compiler:
                 values = self._values(signature, pair)
                 return _greatest([f"CASE WHEN {broken.format(v)} THEN {code} END" for v in values])
 
-            self._words.append(Word(name, self._by_signature(says), NORMAL))
+            self._add(Word(name, self._by_signature(says), NORMAL))
             self._note(pair, bound)
 
     def _note(self, pair: Pair, bound: Bound) -> None:
-        self._limits[pair] = self._limits.get(pair, Limits()).narrowed(bound)
+        for limits in (self._limits, self._rules_limits):
+            limits[pair] = limits.get(pair, Limits()).narrowed(bound)
 
     def _speaks(self, signature: str) -> str:
         if self._lacks(signature, self._checks):
             return "true"
-        # NaN is greater than all numbers, so it is within no limits.
-        beyond = [
-            f"({value} < {_number(limits.at_least)} AND {value} >= {_number(limits.below)}) "
-            "IS NOT TRUE"
-            for pair, limits in self._limits.items()
+        spoken = [
+            f"{limits.kept(value)} IS NOT TRUE"
+            for pair, limits in self._rules_limits.items()
             for value in self._values(signature, pair)
         ]
-        return " OR ".join(beyond) or "false"
+        spoken += [f"({says(signature)}) IS NOT NULL" for says in self._combined]
+        return " OR ".join(spoken) or "false"
 
     def _beyond(self, signature: str) -> str:
         if self._lacks(signature, self._checks):
             return "'Infinity'::DOUBLE"
         parts = [
-            f"({value} - {_number(limits.at_least)}) / {_number(abs(limits.at_least) or 1)}, "
-            f"({_number(limits.below)} - {value}) / {_number(abs(limits.below) or 1)}"
+            part
             for pair, limits in self._limits.items()
             for value in self._values(signature, pair)
+            for part in limits.beyond(value)
         ]
         return f"greatest({', '.join(parts)})" if parts else "NULL::DOUBLE"
 
@@ -300,8 +323,13 @@ def _parts(policy: Policy) -> list[Rule | Condition]:
     return found
 
 
+_NOTHING = "NULL"
 _LEAST = 5e-324
 """The least number above 0."""
+
+
+def _given(limit: float | None) -> list[float]:
+    return [] if limit is None else [limit]
 
 
 def _unusable(value: str) -> str:

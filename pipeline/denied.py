@@ -150,6 +150,10 @@ class _Kinds(dict[int, str]):
 _KINDS = _Kinds()
 _ASCII_RUN = re.compile("[a-z]+|[0-9]+|[^a-z0-9 ]")
 _RUN = re.compile("l+|d+|u+|s")
+# What folding and other readings may change beyond case and spaces, and letters spelled out.
+_DEVIOUS = re.compile(
+    r"[^ -~]|[a-z](?:\d|[$@!][a-z])|\d[a-z]|(?<![a-z0-9])[a-z0-9][^a-z0-9]+[a-z0-9](?![a-z0-9])"
+)
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,15 @@ class _Index:
     """Length of the longest name with this beginning."""
     short: int
     """Length of the longest name that is too short to have one."""
+    begins: frozenset[str]
+    """The words that a name may begin with where it is written in plain ASCII."""
 
     def found_in(self, prompt: str) -> set[int]:
         """Places in the deny-list of the names that `prompt` holds."""
         found = {place for word, place in self.literal if word in prompt}
+        plain = prompt.lower()
+        if not _DEVIOUS.search(plain) and self.begins.isdisjoint(_ASCII_RUN.findall(plain)):
+            return found
         for text in readings(prompt):
             line = _Line(text)
             found.update(self._spaced_in(line))
@@ -237,7 +246,8 @@ def _index(deny: tuple[str, ...]) -> _Index:
 def _index_of(deny: tuple[str, ...]) -> _Index:
     spaced: dict[str, list[tuple[frozenset[int], int]]] = {}
     loose: dict[str, list[tuple[frozenset[int], int]]] = {}
-    literal = []
+    literal: list[tuple[str, int]] = []
+    begins: set[str] = set()
     for place, word in enumerate(deny):
         text = folded(word)
         if not text:
@@ -245,7 +255,9 @@ def _index_of(deny: tuple[str, ...]) -> _Index:
             continue
         # With and without punctuation: "Yahoo!" is "yahoo", "Monsters, Inc." is "monsters inc".
         for each in dict.fromkeys([text, text.translate(_BREAKS)]):
-            letters, cuts = _Line(each).key
+            line = _Line(each)
+            letters, cuts = line.key
+            begins.update(letters[:edge] for edge in line.edges[1:])
             if letters:
                 at_ends = is_unspaced(letters[0]) or is_unspaced(letters[-1])
                 table = loose if at_ends else spaced
@@ -259,4 +271,6 @@ def _index_of(deny: tuple[str, ...]) -> _Index:
         beginning = letters[:_PREFIX]
         longest[beginning] = max(longest.get(beginning, short), len(letters))
     by_first = {first: tuple(sorted(each)) for first, each in lengths.items()}
-    return _Index(spaced, loose, by_first, tuple(literal), longest, short)
+    if "&" in begins:
+        begins.add("and")
+    return _Index(spaced, loose, by_first, tuple(literal), longest, short, frozenset(begins))

@@ -193,13 +193,15 @@ def said_by_sql(lake: Lake, policy: Policy) -> dict[str, tuple[str, set[str]]]:
     """Outcome and speaking rules of each image that does not just pass."""
     with lake.alone() as connection:
         words = evaluate(connection, policy).compiled.words
-        rows = connection.execute(f"SELECT * FROM {JUDGED}").to_arrow_table().to_pylist()
+        rows = connection.execute(
+            f"SELECT *, replace(request_key::VARCHAR, '-', '') AS begins FROM {JUDGED}"
+        ).to_arrow_table()
     return {
-        row["request_id"]: (
+        row["begins"]: (
             CODES[row["now"]],
             {word.name for number, word in enumerate(words) if row[f"w{number}"]},
         )
-        for row in rows
+        for row in rows.to_pylist()
         if row["now"]
     }
 
@@ -208,7 +210,7 @@ def assert_as_decided(lake: Lake, policy: Policy, made: list[Produced]) -> None:
     said = said_by_sql(lake, policy)
     for one in made:
         verdict = expected_of(policy, one)
-        told = said.get(one.request.request_id, ("pass", set()))
+        told = said.get(one.request.request_id[:32], ("pass", set()))
         assert told == (verdict.outcome, {reason.rule for reason in verdict.reasons})
 
 
@@ -378,6 +380,15 @@ def test_the_images_that_matter_most_come_first(shoot: Lake) -> None:
     (pack_told,) = told.packs
     assert (pack_told.licensee, pack_told.images) == ("Shop", 1)
     assert pack_told.rules == {"similarity.nearest": 1}
+
+
+def test_of_images_alike_those_furthest_beyond_their_bound_come_first(shoot: Lake) -> None:
+    numbers = {request_of(number).request_id: number for number in range(12)}
+    for bound in ({"below": 0.55}, {"at_least": 0.54}):
+        rule = {"check": "similarity", "score": "nearest", "block": bound}
+        told = replay(shoot, policy_of(rules=[rule]))
+        found = [numbers[each.request_id] for each in told.first if each.was == "pass"]
+        assert len(found) > 2 and found == sorted(found, reverse="at_least" in bound)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.denied import denied_in, denied_words, read_names
@@ -231,6 +231,25 @@ def test_the_fast_search_agrees_with_a_regular_expression_for_each_name(
 ) -> None:
     text = between.join(prompt)
     assert denied_words(tuple(deny), text) == by_regex(deny, text)
+
+
+PLAIN = st.text(alphabet="abAB &.,-'_!$17", max_size=16) | st.lists(
+    st.sampled_from(["a", "ab", "abba", "and", "&", "b!", "7", ",", "b7"]), max_size=8
+).map(" ".join)
+
+
+@settings(max_examples=300)
+@given(st.lists(PLAIN, min_size=1, max_size=6, unique=True), PLAIN, st.data())
+def test_plain_prompts_are_searched_as_all_others(deny: list[str], text: str, data: Any) -> None:
+    name = data.draw(st.sampled_from(deny))
+    written = data.draw(
+        st.sampled_from(
+            [name, name.replace(" ", ""), name.replace("&", "and"), " ".join(name), text]
+        )
+    )
+    prompt = f"{text} {written}"
+    # A character that nobody sees makes a prompt one that is not plain, and changes no word.
+    assert denied_words(tuple(deny), prompt) == denied_words(tuple(deny), f"{prompt}\u200b")
 
 
 @given(
