@@ -144,11 +144,10 @@ def _by_fingerprint(lake: Lake, pixels: RgbImage) -> list[Match]:
         # PDQ is blind to colour and to small shapes; the thumbnail is not.
         if seen is None or seen <= LIKE:
             found.append(_of_candidate(candidate, seen))
-    if code := iscc_of(pixels):
-        for row in _rows(lake, "iscc", [code]):
-            seen = _difference(lake, row, pixels)
-            if seen is not None and seen <= LIKE:
-                found.append(_match("fingerprint", row, 90, difference=seen))
+    for row in _rows(lake, "iscc", [iscc_of(pixels)]):
+        seen = _difference(lake, row, pixels)
+        if seen is not None and seen <= LIKE:
+            found.append(_match("fingerprint", row, 90, difference=seen))
     return found
 
 

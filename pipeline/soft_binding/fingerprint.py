@@ -1,4 +1,4 @@
-"""Fingerprints that are bound to an image: PDQ of the whole and of its middle, ISCC where it is.
+"""Fingerprints that are bound to an image: PDQ of the whole and of its middle, and ISCC.
 
 The middle four fifths lie inside every crop by a tenth, so a cropped picture can be compared.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from iscc_lib import gen_image_code_v0
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
@@ -32,16 +33,12 @@ def pdq_of(image: RgbImage, windows: tuple[Window, ...]) -> tuple[Hashes, NDArra
     return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
 
 
-def iscc_of(image: RgbImage) -> str | None:
-    """The 64-bit ISCC Image-Code (ISO 24138:2024), None where the package iscc-lib is missing.
+def iscc_of(image: RgbImage) -> str:
+    """The 64-bit ISCC Image-Code (ISO 24138:2024), as `ISCC:EEA…`.
 
-    Prepared as iscc-sdk does (its `image_normalize`, read 2026-11): plain borders cut off, grey,
-    32 × 32 bicubic.
+    Prepared as iscc-sdk does (its `image_normalize`, read 2026-11, without the tolerant trimming
+    that the standard does not have): plain borders cut off, grey, 32 × 32 bicubic.
     """
-    try:
-        from iscc_lib import gen_image_code_v0
-    except ModuleNotFoundError:
-        return None
     picture = Image.fromarray(image)
     plain = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
     difference = ImageChops.difference(picture, plain)

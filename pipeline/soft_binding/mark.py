@@ -43,6 +43,5 @@ def mark(image: Image.Image | RgbImage, request: Request, policy: Policy) -> Mar
     hashes, _ = pdq_of(pixels, ((0.0, 0.0, 1.0, 1.0), MIDDLE))
     bindings.append(SoftBinding(PDQ, pdq_hex(hashes[0])))
     bindings.append(SoftBinding(PDQ, pdq_hex(hashes[1]), MIDDLE))
-    if code := iscc_of(pixels):
-        bindings.append(SoftBinding(ISCC, code))
+    bindings.append(SoftBinding(ISCC, iscc_of(pixels)))
     return Marked(pixels, tuple(bindings))
