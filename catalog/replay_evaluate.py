@@ -80,7 +80,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, compiled: Compiled, facts: str
 
     In one scan; words are asked only of images that did not pass so far, or that one may speak of.
     """
-    spoken = _spoken_words(connection, compiled, facts)
+    spoken = _spoken_words(connection, compiled)
     words = [f"w{number}" for number in range(len(spoken))]
     columns = [f"({sql})::TINYINT AS {name}" for name, sql in zip(words, spoken, strict=True)]
     severities = [
@@ -106,14 +106,14 @@ def _judge(connection: duckdb.DuckDBPyConnection, compiled: Compiled, facts: str
     )
 
 
-def _spoken_words(
-    connection: duckdb.DuckDBPyConnection, compiled: Compiled, facts: str
-) -> list[str]:
+def _spoken_words(connection: duckdb.DuckDBPyConnection, compiled: Compiled) -> list[str]:
     """The SQL of all words; of those for some channels, where the rules themselves say so."""
     if not any(word.rule and word.rule.channels for word in compiled.words):
         return [word.sql for word in compiled.words]
+    # Also terms that no longer count: to find them out would take longer.
     found = connection.execute(
-        f"SELECT DISTINCT {_CHANNELS} FROM (SELECT DISTINCT terms FROM ({facts}))"
+        f"SELECT DISTINCT {_CHANNELS} FROM (SELECT DISTINCT terms FROM raw.images "
+        f"UNION ALL SELECT DISTINCT terms FROM {LATER})"
     ).fetchall()
     named = {text: [str(each) for each in json.loads(text or "[]") or ()] for (text,) in found}
     spoken = []

@@ -29,7 +29,7 @@ def unlicensed(connection: duckdb.DuckDBPyConnection, policy: Policy) -> str:
 
     May leave the table `unlicensed` in the connection.
     """
-    own = f"SELECT DISTINCT model, model_revision AS revision FROM {REQUESTS}"
+    own = "SELECT DISTINCT model, model_revision AS revision FROM raw.images"
     conditions = []
     if keys := _refused(connection, policy, own):
         conditions.append(f"(model, model_revision) IN ({keys})")
