@@ -1,8 +1,8 @@
-"""The long fuzz run: `python -m bench.fuzz [verify|briefs] [--minutes N] [--seed N]`.
+"""The long fuzz run: `python -m bench.fuzz [verify|recover|briefs] [--minutes N] [--seed N]`.
 
-Damaged images go through verify in worker processes, damaged briefs through the reader of briefs in
-one process each batch. What crashes, hangs or raises is kept in a folder and named, and the exit
-code is 1; the same seed finds the same.
+Damaged images go through verify in worker processes, and through recover over a catalog that has
+them; damaged briefs go through the reader of briefs. What crashes, hangs or raises is kept in a
+folder and named, and the exit code is 1; the same seed finds the same.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from bench.recovery import catalogue
+from catalog.lake import reading
+from catalog.recover import recover
 from pipeline.brief import load_brief
 from pipeline.errors import PlatemarkError
 from pipeline.images import decode_limited
@@ -58,14 +62,13 @@ TABLES = {
 def main() -> int:
     """The run that the command line asks for; 1 when something was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("verify", "briefs"), default="verify")
+    parser.add_argument("what", nargs="?", choices=sorted(RUNS), default="verify")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="platemark-fuzz-"))
     until = time.monotonic() + options.minutes * 60
-    run = _verify if options.what == "verify" else _briefs
-    found, states = run(folder, options.seed, until)
+    found, states = RUNS[options.what](folder, options.seed, until)
     print(f"{states.total():,} mutants: {', '.join(f'{k} {v:,}' for k, v in states.items())}")
     for name in found:
         print(f"FOUND {name}")
@@ -132,6 +135,45 @@ _REQUEST: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _recover(folder: Path, seed: int, until: float) -> tuple[list[str], Counter[str]]:
+    settings = Settings(workspace=folder / "workspace")
+    patches = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    pictures = (np.asarray(Image.fromarray(each).resize((128, 128))) for each in patches)
+    made, _ = catalogue(settings, pictures)
+    states: Counter[str] = Counter()
+    found: list[str] = []
+    with reading(settings.catalog) as lake:
+        for number in count(seed * 1_000_000):
+            for (request_id, data), kind in product(made, DAMAGES):
+                if time.monotonic() > until:
+                    return found, states
+                damaged = mutant(data, kind, number)
+                began = time.monotonic()
+                said = ""
+                try:
+                    matches = recover(lake, damaged).matches
+                    states["found" if matches else "not found"] += 1
+                    if matches and matches[0].request_id != request_id:
+                        said = f"taken for {matches[0].request_id[:12]}"
+                except PlatemarkError:
+                    states["refused"] += 1
+                except Exception as error:  # what is looked for
+                    states["raised"] += 1
+                    said = _told(error)
+                if (seconds := time.monotonic() - began) > SLOW:
+                    said += f" {seconds:.0f} s"
+                if said:
+                    name = f"{request_id[:12]}-{kind}-{number}"
+                    found.append(f"{name}: {said}")
+                    (folder / name).write_bytes(damaged)
+    return found, states
+
+
+def _told(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error!r} at {Path(last.filename).name}:{last.lineno}"
+
+
 def _briefs(folder: Path, seed: int, until: float) -> tuple[list[str], Counter[str]]:
     states: Counter[str] = Counter()
     found = []
@@ -152,11 +194,13 @@ def _briefs(folder: Path, seed: int, until: float) -> tuple[list[str], Counter[s
             states["refused"] += 1
         except Exception as error:  # what is looked for
             states["raised"] += 1
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            found.append(f"{number}: {error!r} at {Path(last.filename).name}:{last.lineno}")
+            found.append(f"{number}: {_told(error)}")
         if (seconds := time.monotonic() - began) > SLOW:
             found.append(f"{number}: {seconds:.0f} s")
     return found, states
+
+
+RUNS = {"verify": _verify, "recover": _recover, "briefs": _briefs}
 
 
 if __name__ == "__main__":
