@@ -1,8 +1,9 @@
 """Fills a real catalog with rows that no pipeline made, for the benches over millions of images.
 
-Written in SQL into the raw tables, in order of time as batches of 64 would be, and merged. Of a
-hundred images 3 are blocked and 5 reviewed (of these half approved, a fifth rejected); one in two
-hundred failed, and half of the failed were made by a later run; one in ten thousand was made twice.
+Written in SQL into the raw tables, in order of time as batches of 64 over 299 days would be, and
+merged. Of a hundred images 3 are blocked and 5 reviewed (of these half approved, a fifth rejected);
+one in two hundred failed, and half of the failed were made by a later run; one in ten thousand was
+made twice. `build(whole=True)` adds what audits ask of besides (bench/large_catalog_history.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.large_catalog_history import evidence_of, recipes, told_later  # noqa: E402
 from catalog.lake import writing  # noqa: E402
 from catalog.upkeep import merge_small_files  # noqa: E402
 from catalog.write import register_model  # noqa: E402
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 BATCH = 64
 CHUNK = 500_000
 """Images written at once: what memory holds beside the lists of evidence."""
+_BEGAN = "(current_date - 300)::TIMESTAMPTZ"
+_SECONDS = 299 * 24 * 3600
+"""When the first batch was committed, and how long before the last one."""
 
 _UNIFORM = "((hash(i, {}) >> 11)::DOUBLE / 9007199254740992)"
 SCORES = {
@@ -42,8 +47,10 @@ SIGNATURES = ("00000000000000a1", "00000000000000a2")
 """The detector of `nsfw` had other weights for the first half."""
 
 
-def build(folder: Path, count: int) -> None:
-    """A catalog of `count` images in `folder`."""
+def build(folder: Path, count: int, *, whole: bool = False) -> None:
+    """A catalog of `count` images in `folder`; `whole` with evidence as the checks write it, images
+    made from pictures, and all that is said of images later.
+    """
     with writing(folder) as lake:
         for model in ("starter", "stable-diffusion-1.5", "sdxl"):
             register_model(lake, name=model, revision="r1", licence="Apache-2.0", source="hub")
@@ -52,10 +59,12 @@ def build(folder: Path, count: int) -> None:
             _small_tables(connection, count)
             begun = time.perf_counter()
             for first in range(0, count, CHUNK):
-                _images(connection, first, min(first + CHUNK, count), count // 2)
+                _images(connection, first, min(first + CHUNK, count), count, whole)
                 done = min(first + CHUNK, count)
                 print(f"\r{done:,} rows, {time.perf_counter() - begun:.0f} s", end="", flush=True)
             _later(connection, count)
+            if whole:
+                told_later(connection, count)
         merge_small_files(lake)
     print()
 
@@ -67,14 +76,24 @@ def _attempt(number: str) -> str:
     )
 
 
-def _images(connection: duckdb.DuckDBPyConnection, first: int, end: int, half: int) -> None:
+def _committed(number: str, count: int) -> str:
+    batches = (count + BATCH - 1) // BATCH
+    return f"{_BEGAN} + INTERVAL 1 SECOND * (({number}) * {_SECONDS} // {batches})"
+
+
+def _images(
+    connection: duckdb.DuckDBPyConnection, first: int, end: int, count: int, whole: bool
+) -> None:
     values = ", ".join(f"({value})::DOUBLE" for value in SCORES.values())
     evidence = ", ".join(
-        f"""'{{"detector":"{check}","nearest":[{{"file":"logo-' || i % 97 || '.png"}}]}}'"""
+        evidence_of(check, score)
+        if whole
+        else f"""'{{"detector":"{check}","nearest":[{{"file":"logo-' || i % 97 || '.png"}}]}}'"""
         if check in ("similarity", "copying")
         else f"""'{{"detector":"{check}","revision":"1"}}'"""
-        for check, _ in SCORES
+        for (check, _), score in SCORES.items()
     )
+    made_from = recipes() if whole else "'text-to-image' AS mode, NULL AS recipe"
     connection.execute(
         f"""
         INSERT INTO raw.images BY NAME
@@ -107,12 +126,12 @@ def _images(connection: duckdb.DuckDBPyConnection, first: int, end: int, half: i
             SELECT i, hash(i, 7) % 100 AS h, i % 200 = 100 AS failed,
                    sha256(i::VARCHAR) AS request_id, {_attempt(f"i // {BATCH}")} AS attempt,
                    'run-' || (i // 100000) AS run_id, md5((i // {BATCH})::VARCHAR) AS batch_id,
-                   TIMESTAMPTZ '2025-12-01' + INTERVAL 3 SECOND * (i // {BATCH}) AS recorded_at,
+                   {_committed(f"i // {BATCH}", count)} AS recorded_at,
                    '{{"checks":9.3,"encode":3.1,"generate":' || (270 + i % 10) || ',"sign":4.2}}'
                        AS milliseconds,
                    (270 + i % 10)::DOUBLE AS generate_ms, 'SKU-' || (i // 4) AS sku,
                    i % 4 AS "index", 'campaign-' || (i // 50000) AS campaign,
-                   'client-' || (i // 500000) AS client, 'text-to-image' AS mode,
+                   'client-' || (i // 500000) AS client, {made_from},
                    ['starter', 'stable-diffusion-1.5', 'sdxl'][1 + (i // 5000) % 3] AS model,
                    'r1' AS model_revision,
                    'a ' || ['red', 'blue', 'green'][1 + i % 3] || ' mug number ' || (i // 100)
@@ -124,8 +143,8 @@ def _images(connection: duckdb.DuckDBPyConnection, first: int, end: int, half: i
                        '{{"id":"t","licensor":"Studio","channels":["web","print"]}}'
                        ELSE '{{"id":"a","licensor":"Studio","channels":["amazon"]}}' END AS terms,
                    if(i % 3 = 0, 't', 'a') AS terms_id,
-                   DATE '2026-06-01' + (i // 50000)::INTEGER * 7 AS expires,
-                   if(i < {half}, '{SIGNATURES[0]}', '{SIGNATURES[1]}') AS signature,
+                   current_date - 30 + (i // 50000)::INTEGER * 7 AS expires,
+                   if(i < {count // 2}, '{SIGNATURES[0]}', '{SIGNATURES[1]}') AS signature,
                    [{values}] AS "values", [{evidence}] AS evidence
             FROM range({first}, {end}) AS t(i))
         """
@@ -145,7 +164,7 @@ def _small_tables(connection: duckdb.DuckDBPyConnection, count: int) -> None:
         INSERT INTO raw.batches BY NAME
         SELECT 'run-' || (b * {BATCH} // 100000) AS run_id, md5(b::VARCHAR) AS batch_id,
                {_attempt("b")} AS attempt, least({BATCH}, {count} - b * {BATCH}) AS images,
-               0 AS failed, TIMESTAMPTZ '2025-12-01' + INTERVAL 3 SECOND * b AS committed_at
+               0 AS failed, {_committed("b", count)} AS committed_at
         FROM range(({count} + {BATCH - 1}) // {BATCH}) AS t(b)
         """
     )
@@ -153,7 +172,7 @@ def _small_tables(connection: duckdb.DuckDBPyConnection, count: int) -> None:
         f"""
         INSERT INTO raw.runs BY NAME
         SELECT 'run-' || r AS run_id,
-               TIMESTAMPTZ '2025-12-01' + INTERVAL 3 SECOND * (r * 100000 // {BATCH}) AS started_at,
+               {_committed(f"r * 100000 // {BATCH}", count)} AS started_at,
                'studio' AS host, 'cuda' AS device, '{{"python":"3.11"}}' AS versions,
                'spring-' || r || '.yaml' AS brief, sha256(r::VARCHAR) AS brief_sha256,
                'retail' AS policy, '1' AS policy_version, sha256('retail') AS policy_digest,
@@ -215,8 +234,8 @@ def _later(connection: duckdb.DuckDBPyConnection, count: int) -> None:
         INSERT INTO raw.packs BY NAME
         SELECT pack_id, pack_id || '.zip' AS file, sha256(pack_id) AS sha256, 1000 AS size,
                count(*) AS images, 0 AS left_out, 'true' AS "where", '{"id":"t"}' AS terms,
-               't' AS terms_id, 'Shop' AS licensee, DATE '2027-01-01' AS expires,
-               TIMESTAMPTZ '2026-06-01' AS created_at
+               't' AS terms_id, 'Shop' AS licensee, current_date + 30 AS expires,
+               now() - INTERVAL 1 DAY AS created_at
         FROM raw.pack_assets GROUP BY pack_id
         """
     )

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -158,7 +159,7 @@ def at_scale(folder: Path, records: int) -> dict[str, list[float]]:
             for word in words:
                 columns[word] = rng.integers(1 << 63, size=count, dtype=np.uint64) * 2
             table = pa.table(columns)
-            lake.transact(lambda connection, t=table: insert_table(connection, "fingerprints", t))
+            lake.transact(partial(insert_table, name="fingerprints", table=table))
     noise = rng.integers(0, 256, (512, 512, 3), dtype=np.uint8)
     query = _encoded(_resized(Image.fromarray(noise[:64, :64]), 512), "JPEG", 90)
     from base64 import b16encode

@@ -1,9 +1,11 @@
 """Verify beside the SDK's bare reader: `python -m bench.verify [--files N] [--side PX]`.
 
 The same signed files, in as many processes, in turn: bare is `Reader(...).json()` over bytes read
-from disk with the same trust, and nothing else. `ratio` is verify's speed over bare's; `steady`
-leaves out how long the processes take to start, which a folder of thousands pays once. `cpu` is the
-ratio of processor time in one process, file by file in turn: what a busy machine does not blur.
+from disk with the same trust, and nothing else. `hash`: with each file's SHA-256, as where there is
+a catalog to ask, a pack to hold to its sums, or JSON to write. `ratio` is verify's speed over
+bare's; `steady` leaves out how long the processes take to start, which a folder of thousands pays
+once. `cpu` is the ratio of processor time in one process, file by file in turn: what a busy machine
+does not blur.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from pipeline.store import MIMES
 from pipeline.trust import as_trust
 from pipeline.verify import Depth, verify_file
 from pipeline.verify_files import files_in
-from pipeline.verify_many import verify_all
+from pipeline.verify_many import How, verify_all
 
 DISTINCT = 40
 """Different images a format; the other files are further names of them."""
@@ -55,53 +57,55 @@ def main() -> None:
         settings = Settings(workspace=root / "workspace")
         anchors = signing_identity(settings).anchors
         print(f"{options.files} files of {options.side} px, {options.workers} processes")
-        print("format depth     bare/s  verify/s  ratio  steady   cpu")
+        print("format depth     hash  bare/s  verify/s  ratio  steady   cpu")
         for fmt in ("jpeg", "png", "webp"):
             folder = _folder(root / fmt, fmt, options, settings)
-            for depth in ("manifest", "labels"):
-                _compare(folder, fmt, depth, anchors, options.workers)
+            depths: list[tuple[Depth, bool]] = [("manifest", False), ("labels", False)]
+            for depth, hashed in [*depths, ("labels", True)]:
+                how = How(as_trust(anchors), depth, hashed)
+                _compare(folder, fmt, how, anchors, options.workers)
 
 
-def _compare(folder: Path, fmt: str, depth: Depth, anchors: bytes, workers: int) -> None:
+def _compare(folder: Path, fmt: str, how: How, anchors: bytes, workers: int) -> None:
     paths = sorted(folder.iterdir())
     rounds = []
     for _ in range(ROUNDS):
         bare_whole, bare_steady = _bare(paths, anchors, workers)
-        whole, steady = _ours(folder, depth, anchors, workers, len(paths))
+        whole, steady = _ours(folder, how, workers, len(paths))
         rounds.append((bare_whole, whole, bare_steady, steady))
     bare, ours = (statistics.median(each[i] for each in rounds) for i in (0, 1))
     ratio = statistics.median(each[1] / each[0] for each in rounds)
     still = statistics.median(each[3] / each[2] for each in rounds)
-    cpu = _processor_time(paths[:DISTINCT], depth, anchors)
-    line = f"{fmt:6} {depth:9} {bare:6.0f}  {ours:8.0f}  {ratio:5.2f}  {still:6.2f}  {cpu:4.2f}"
+    cpu = _processor_time(paths[:DISTINCT], how, anchors)
+    hashed = "yes" if how.hashed else "no"
+    line = f"{fmt:6} {how.depth:9} {hashed:4}  {bare:6.0f}  {ours:8.0f}  {ratio:5.2f}"
+    line += f"  {still:6.2f}  {cpu:4.2f}"
     print(line, flush=True)
 
 
-def _processor_time(paths: list[Path], depth: Depth, anchors: bytes) -> float:
+def _processor_time(paths: list[Path], how: How, anchors: bytes) -> float:
     """Bare's processor time over verify's, the report's way between processes included."""
     from c2pa import Context
     from c2pa import Settings as Sdk
 
     context = Context(Sdk.from_dict(reader_settings(anchors)))
-    trust = as_trust(anchors)
     spent = [0.0, 0.0]
     for path in paths * ROUNDS:
         start = time.process_time()
         _read_one(path, context)
         middle = time.process_time()
-        pickle.loads(pickle.dumps(verify_file(path, trust, depth)))
+        pickle.loads(pickle.dumps(verify_file(path, how.trust, how.depth, how.hashed)))
         spent[0] += middle - start
         spent[1] += time.process_time() - middle
     return spent[0] / spent[1]
 
 
-def _ours(
-    folder: Path, depth: Depth, anchors: bytes, workers: int, count: int
-) -> tuple[float, float]:
+def _ours(folder: Path, how: How, workers: int, count: int) -> tuple[float, float]:
     """Files a second, with start and from the first report on."""
     begin = time.perf_counter()
     first, seen = 0.0, 0
-    for report in verify_all(files_in([folder]), as_trust(anchors), depth, workers):
+    items = files_in([folder])
+    for report in verify_all(items, how.trust, how.depth, workers, hashed=how.hashed):
         assert report.ok, report
         first = first or time.perf_counter()
         seen += 1

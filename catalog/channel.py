@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from jinja2 import ChainableUndefined, Template, TemplateError
+from jinja2.meta import find_undeclared_variables
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import Fault, InputError
@@ -196,6 +197,12 @@ class Channel(_Data):
 
     def _columns(self) -> tuple[Column, ...]:
         return self.feed.columns if self.feed else ()
+
+    @cached_property
+    def gives_places(self) -> bool:
+        """Whether an item's first image is special: by a rule of its own, or by its file's name."""
+        named = find_undeclared_variables(_SANDBOX.parse(self.name)) if self.name else ()
+        return "position" in named or any(rule.images == "main" for rule in self.rules)
 
     def cited(self, source: str) -> str:
         """A source for people: its page and the day it was read."""

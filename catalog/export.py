@@ -14,14 +14,15 @@ from typing import Any
 
 from catalog.channel import load_channel
 from catalog.fitting import Fit
-from catalog.lake import reading, writing
+from catalog.lake import Lake, exists, reading, writing
 from catalog.ledger import place_of
 from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_notes import verifier_in
 from catalog.ledger_proof import inclusion_proofs
-from catalog.pack import Files, NothingToExport, Pack, Row, export_pack
-from catalog.pack_plan import Asked, Plan, look_into_files, plan_pack
-from catalog.renditions import prepare_renditions
+from catalog.pack import NothingToExport, Pack, export_pack, plan_checked
+from catalog.pack_check import Files, Row
+from catalog.pack_plan import Asked, Plan
+from catalog.renditions import Maker, known_renditions, prepare_renditions
 from catalog.selection import EVERYTHING, own_terms, without_terms
 from catalog.verifications import record_verifications
 from catalog.verified import proven_by_hash
@@ -60,21 +61,11 @@ def export(
     Raises as export_pack does, and InputError for unusable terms or tables.
     """
     asked = _asked(settings, where, terms, channel, items, values)
-    with _files(settings) as files:
-        pack = export_pack(
-            settings.catalog,
-            out,
-            asked.terms,
-            files,
-            where=where,
-            channel=asked.channel,
-            items=asked.items,
-            values=asked.values,
-            licences=asked.licences,
-            today=asked.today,
-            progress=progress,
-        )
-    with writing(settings.catalog) as lake:
+    # Whoever writes makes a catalog where there is none; whoever reads says so.
+    opened = writing if exists(settings.catalog) else reading
+    with opened(settings.catalog) as lake:
+        with _files(settings, lake, asked) as files:
+            pack = export_pack(lake, out, asked, files, progress)
         occasion = f"export {pack.pack_id}"
         write_checkpoint(lake, place_of(settings), occasion, settings.ledger_witnesses)
     return pack
@@ -91,11 +82,11 @@ def dry_run(
 ) -> Plan:
     """What `export` would write: what fits, as it is or as a rendition, and what does not and why.
 
-    Reads files where a rule needs it; writes nothing. Raises as `export` does.
+    Reads and checks every file as `export` does; writes nothing. Raises as `export` does.
     """
     asked = _asked(settings, where, terms, channel, items, values)
-    plan = plan_pack(settings.catalog, asked)
-    return look_into_files(plan, asked, lambda url: path_of(settings, url))
+    with reading(settings.catalog) as lake, _files(settings, lake, asked, dry=True) as files:
+        return plan_checked(lake, asked, files)
 
 
 def _asked(
@@ -117,7 +108,8 @@ def _asked(
 
 
 @contextmanager
-def _files(settings: Settings) -> Iterator[Files]:
+def _files(settings: Settings, lake: Lake, asked: Asked, dry: bool = False) -> Iterator[Files]:
+    """The workspace's files. `dry`: nothing is made or recorded."""
     anchors = trust_anchors(settings)
     locate = partial(path_of, settings)
     verify: Callable[[Path], Report] = partial(_verify, anchors)
@@ -125,8 +117,7 @@ def _files(settings: Settings) -> Iterator[Files]:
     reports: list[Report] = []
 
     def proven(rows: Sequence[Row]) -> set[str]:
-        with reading(settings.catalog) as lake:
-            found = proven_by_hash(lake, rows, verify, locate)
+        found = proven_by_hash(lake, rows, verify, locate)
         cores = os.cpu_count() or 1
         if len(rows) - len(found) >= _MANY and cores > 2:
             pools.append(ProcessPoolExecutor(min(8, cores), mp_context=get_context("spawn")))
@@ -137,32 +128,31 @@ def _files(settings: Settings) -> Iterator[Files]:
         reports.append(report)
         return report
 
-    def prepare(fits: Sequence[Fit]) -> dict[str, Mapping[str, Any] | str]:
+    def prepare(fits: Sequence[Fit]) -> Mapping[str, Mapping[str, Any] | str]:
         if not any(each.recipe for each in fits):
             return {}
-        return prepare_renditions(settings, fits, signing_identity(settings), anchors)
+        maker = Maker(settings, signing_identity(settings), anchors, asked.terms, asked.licences)
+        return (known_renditions if dry else prepare_renditions)(lake, fits, maker)
 
     try:
-        yield Files(verified, locate, prepare, proven, partial(_proofs, settings))
+        yield Files(verified, locate, prepare, proven, partial(_proofs, settings, lake))
     finally:
         for pool in pools:
             pool.shutdown(cancel_futures=True)
-        if reports:
+        if reports and not dry:
             # The next export need not read them in full again.
-            with writing(settings.catalog) as lake:
-                record_verifications(lake, reports)
+            record_verifications(lake, reports)
 
 
-def _proofs(settings: Settings, sha256s: Sequence[str]) -> bytes | None:
-    """The ledger's proofs that these assets are in it; a checkpoint is signed where one lacks."""
+def _proofs(settings: Settings, lake: Lake, sha256s: Sequence[str]) -> bytes | None:
+    """The ledger's proofs that these files are in it; a checkpoint is signed where one lacks."""
     place = place_of(settings)
-    with writing(settings.catalog) as lake:
+    verifier = verifier_in(place)
+    found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
+    if len(found) < len(set(sha256s)):
+        write_checkpoint(lake, place, "export", settings.ledger_witnesses)
         verifier = verifier_in(place)
         found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
-        if len(found) < len(set(sha256s)):
-            write_checkpoint(lake, place, "export", settings.ledger_witnesses)
-            verifier = verifier_in(place)
-            found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
     return canonical_json(found) + b"\n" if found else None
 
 

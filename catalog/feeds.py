@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from catalog.channel import Channel, Column, Feed, rendered
 from catalog.fitting import Broken, denied
-from pipeline.errors import Fault, InputError
 
 # A spreadsheet runs a cell that begins so as a formula (OWASP, CSV injection); numbers may.
 _FORMULA = re.compile(r"^(=|@|[+-](?![\d.,]+( [A-Z]{3})?$))")
@@ -53,22 +52,18 @@ def feed_rows(channel: Channel, listed: Iterable[Listed]) -> list[FeedRow]:
 def write_feed(channel: Channel, rows: Sequence[FeedRow]) -> dict[str, bytes]:
     """The feed's files by name, UTF-8: one, or several where the channel bounds rows or bytes.
 
-    Raises InputError when one row alone is more than a file may hold.
+    `rows` are those that break no rule.
     """
     feed = channel.feed
     if feed is None:
         return {}
-    head = _line(feed, [column.name for column in feed.columns])
+    head = _head(feed)
     most_rows = feed.rows.at_most if feed.rows else None
     most_bytes = feed.bytes.at_most if feed.bytes else None
     files: list[list[bytes]] = [[]]
     size = len(head)
     for row in rows:
         line = _line(feed, [row.cells[column.name] for column in feed.columns])
-        if most_bytes is not None and len(head) + len(line) > most_bytes:
-            sku = row.images[0].context["sku"]
-            fault = Fault(f"its row has {len(line):,} bytes", sku, "shorten its texts")
-            raise InputError(f"{channel.channel} feed", [fault])
         full = (most_rows is not None and len(files[-1]) >= most_rows) or (
             most_bytes is not None and size + len(line) > most_bytes
         )
@@ -86,20 +81,11 @@ def _from_1(files: Sequence[Any]) -> range:
     return range(1, len(files) + 1)
 
 
-def linked_names(channel: Channel, rows: Iterable[FeedRow]) -> dict[str, set[str]]:
-    """By link column, the file names that its cells point at."""
-    columns = [column for column in channel.feed.columns if column.links] if channel.feed else []
-    linked: dict[str, set[str]] = {column.name: set() for column in columns}
-    for row in rows:
-        for column in columns:
-            cells = _entries(column, row.cells[column.name])
-            linked[column.name] |= {cell.rpartition("/")[2] for cell in cells if cell}
-    return linked
-
-
 def _item_rows(channel: Channel, feed: Feed, images: list[Listed]) -> list[FeedRow]:
     told = [
-        {**each.context, "position": place, "name": each.name, "url": _url(each)}
+        {**each.context, "name": each.name, "url": _url(each)}
+        # Files that are named for their places keep them.
+        | ({} if channel.gives_places else {"position": place})
         for place, each in enumerate(images, start=1)
     ]
     if feed.row == "image":
@@ -122,7 +108,23 @@ def _row(
     broken = [each for column in feed.columns for each in _held(channel, column, cells)]
     texts = [cells[column.name] for column in feed.columns if not column.links]
     broken += denied(channel, [*(image.prompt for image in images), *texts])
+    broken += _too_long(channel, feed, cells)
     return FeedRow(images, cells, tuple(broken))
+
+
+def _too_long(channel: Channel, feed: Feed, cells: Mapping[str, str]) -> Iterable[Broken]:
+    """A row that no file of the feed can hold, however many there are."""
+    if feed.bytes is None or feed.bytes.at_most is None:
+        return
+    size = len(_head(feed)) + len(_line(feed, [cells[column.name] for column in feed.columns]))
+    if size > feed.bytes.at_most:
+        yield Broken(
+            "the feed's row",
+            f"{size:,} bytes with the head",
+            f"{feed.bytes.in_words()} are allowed",
+            channel.cited(feed.bytes.source),
+            "shorten its texts in the table that --items names",
+        )
 
 
 def _held(channel: Channel, column: Column, cells: Mapping[str, str]) -> Iterable[Broken]:
@@ -159,6 +161,10 @@ def _url(image: Listed) -> str:
 def _clean(text: str) -> str:
     # One line a row, also for readers that know no quotes.
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _head(feed: Feed) -> bytes:
+    return _line(feed, [column.name for column in feed.columns])
 
 
 def _line(feed: Feed, cells: Sequence[str]) -> bytes:

@@ -14,7 +14,7 @@ from catalog.write import insert_table
 from pipeline.checks.pdq import pdq_bits
 from pipeline.soft_binding.assertion import bindings_of
 from pipeline.soft_binding.fingerprint import ISCC, MIDDLE, PDQ
-from pipeline.soft_binding.watermark import ALGORITHM
+from pipeline.soft_binding.watermarks import BY_ALGORITHM
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,8 +26,8 @@ _LATE = timedelta(hours=1)
 _WORDS = range(4)
 
 _PENDING = """
-    SELECT {what} FROM manifests AS m
-    WHERE recorded_at >= $since AND NOT EXISTS (
+    SELECT {what} FROM raw.manifests AS m
+    WHERE recorded_at >= $since AND manifest IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM fingerprints AS f WHERE f.label = m.label AND f.recorded_at >= $since)
 """
 
@@ -97,8 +97,8 @@ def _values(manifest: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in bindings:
         try:
-            if each.alg == ALGORITHM:
-                found["watermark"] = int(each.value, 16)
+            if watermark := BY_ALGORITHM.get(each.alg):
+                found["watermark"] = watermark.payload_in(each.value)
             elif each.alg == PDQ and each.part in (None, MIDDLE):
                 part = "middle" if each.part else "pdq"
                 words = pdq_bits(each.value)

@@ -7,16 +7,18 @@ Decided from catalog rows alone, before a file is read; what only the file can t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, get_args
 
 from catalog.channel import MEASURED_IN_PIXELS, Channel, Measure, Rule, holds, in_digits, rendered
 from pipeline.denied import denied_words, read_names
 from pipeline.errors import Fault, InputError
-from pipeline.rendition import Recipe, shape, source_type_of
+from pipeline.images import RgbImage, decode_limited
+from pipeline.rendition import Recipe, shape, shaped, source_type_of
 from pipeline.settings import ROOT
 from pipeline.store import EXTENSIONS
 
@@ -36,6 +38,7 @@ _NAMES = {
     "file_name": "the file name's length",
 }
 assert set(_NAMES) == set(get_args(Measure))
+_IN_FILE = ("source_type", *MEASURED_IN_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,15 @@ class Fit:
     broken: tuple[Broken, ...] = ()
 
 
+WITHOUT_MAIN = Broken(
+    "the item's main image",
+    "left out",
+    "an item without one is not delivered",
+    "",
+    "put right what the main image lacks",
+)
+
+
 def refuse_channel(channel: Channel, values: Mapping[str, str]) -> None:
     """Raises InputError when the channel takes no AI images, or a value it needs is missing."""
     if channel.ai and channel.ai.rule == "refused":
@@ -87,25 +99,80 @@ def refuse_channel(channel: Channel, values: Mapping[str, str]) -> None:
         raise InputError(f"channel {channel.channel}", faults)
 
 
+Look = Callable[[Fit], Sequence[Broken]]
+"""What only an image's file tells: the rules that it breaks in its place."""
+
+
 def fit(
     channel: Channel,
     rows: Iterable[Mapping[str, Any]],
     items: Mapping[str, Mapping[str, Any]],
     values: Mapping[str, str],
     today: date,
+    look: Look = lambda each: (),
 ) -> list[Fit]:
     """Each row of `images` (ordered by sku and index) as the channel would take it on `today`.
 
-    `items` are further columns by sku, `values` what `--set` gave.
+    `items` are further columns by sku, `values` what `--set` gave. Where the channel gives places,
+    an item's first one goes to the first image that keeps all rules there, `look` asked as well,
+    and the others follow; where none does, the item is refused.
     """
     fits: list[Fit] = []
     taken: set[str] = set()
-    places: dict[str, int] = {}
-    for row in rows:
-        position = places[row["sku"]] = places.get(row["sku"], 0) + 1
+
+    def tried(row: Mapping[str, Any], position: int) -> Fit:
         context = image_context(row, position, items.get(row["sku"], {}), values)
-        fits.append(_fit(channel, row, position, context, taken, today))
+        return _fit(channel, row, position, context, taken, today)
+
+    def placed(row: Mapping[str, Any], position: int) -> Fit:
+        found = tried(row, position)
+        return found if found.broken else replace(found, broken=tuple(look(found)))
+
+    for _, group in groupby(rows, key=lambda row: row["sku"]):
+        item = list(group)
+        if channel.gives_places:
+            found = _in_places(item, placed)
+        else:
+            found = (tried(row, position) for position, row in enumerate(item, start=1))
+        for each in found:
+            fits.append(each)
+            if not each.broken:
+                taken.add(each.name.lower())
     return fits
+
+
+def _in_places(
+    item: Sequence[Mapping[str, Any]], placed: Callable[[Mapping[str, Any], int], Fit]
+) -> Iterator[Fit]:
+    """The main image first; places are counted over the images that fit."""
+    first: list[Fit] = []
+    for row in item:
+        first.append(placed(row, 1))
+        if not first[-1].broken:
+            break
+    main = first[-1]
+    if main.broken:
+        yield from first
+        return
+    yield main
+    position = 2
+    for row in item:
+        if row is not main.row:
+            found = placed(row, position)
+            position += not found.broken
+            yield found
+
+
+def without_main(channel: Channel, fits: Sequence[Fit]) -> list[Fit]:
+    """The fits; where the channel gives places and an item's first image broke a rule since, so
+    that the item would go without one, its others are refused too."""
+    if not channel.gives_places:
+        return list(fits)
+    held = {each.row["sku"] for each in fits if each.position == 1 and not each.broken}
+    return [
+        each if each.broken or each.row["sku"] in held else replace(each, broken=(WITHOUT_MAIN,))
+        for each in fits
+    ]
 
 
 def image_context(
@@ -127,20 +194,32 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
+def asks_file(channel: Channel, position: int, context: Mapping[str, Any], today: date) -> bool:
+    """Whether a rule in force needs the file of an image in this place."""
+    return any(rule.measure in _IN_FILE for rule in _in_force(channel, position, context, today))
+
+
 def broken_in_file(
-    channel: Channel, position: int, context: Mapping[str, Any], data: bytes, today: date
+    channel: Channel,
+    position: int,
+    context: Mapping[str, Any],
+    data: bytes,
+    today: date,
+    recipe: Recipe | None = None,
 ) -> list[Broken]:
-    """The rules that only the file can tell about: its label, its border, its frame."""
-    asked = [
-        rule
-        for rule in _in_force(channel, position, context, today)
-        if rule.measure in ("source_type", *MEASURED_IN_PIXELS)
-    ]
+    """The rules that only the file can tell about: its label, its border, its frame.
+
+    With a `recipe`, `data` is the original that a rendition will be made of, and its pixels are
+    measured in the shape that they will have. Raises ImageRefused when it does not decode.
+    """
+    rules = _in_force(channel, position, context, today)
+    asked = [rule for rule in rules if rule.measure in _IN_FILE]
     if not asked:
         return []
     measured: dict[str, Any] = {"source_type": source_type_of(data) or "none"}
     if any(rule.measure in MEASURED_IN_PIXELS for rule in asked):
-        measured |= _looked_at(data)
+        pixels = decode_limited(data)
+        measured |= _looked_at(shaped(pixels, recipe) if recipe else pixels)
     return [
         _broken(channel, rule, measured[rule.measure])
         for rule in asked
@@ -311,20 +390,14 @@ def _name(
     )
     choices = [f"{stem}.{ext}", *(f"{stem}-{sha256[:n]}.{ext}" for n in (8, 16, 64))]
     choices += [f"{sha256[:n]}.{ext}" for n in (16, 24, 64)]
-    name = next(
-        (each for each in choices if len(each) <= most and each.lower() not in taken), choices[-1]
-    )
-    taken.add(name.lower())
-    return name
+    free = (each for each in choices if len(each) <= most and each.lower() not in taken)
+    return next(free, choices[-1])
 
 
-def _looked_at(data: bytes) -> dict[str, float]:
+def _looked_at(pixels: RgbImage) -> dict[str, float]:
     """The border's darkest value (0–255), and the frame's share of what is not white (0–1)."""
     import numpy as np
 
-    from pipeline.images import decode_limited
-
-    pixels = decode_limited(data)
     edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
     inked = np.any(pixels < 250, axis=2)
     rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))

@@ -80,6 +80,8 @@ def isolated_copy(
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
         "allow_persistent_secrets": False,
+        # So many keys, as lists have, are looked for in the row groups that may hold them only.
+        "dynamic_or_filter_threshold": 200,
     }
     with attached(metadata, folder, read_only=True, **config) as connection:
         if as_of is not None:

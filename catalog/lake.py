@@ -151,6 +151,7 @@ def writing(folder: Path) -> Iterator[Lake]:
         lake = Lake(folder, connection)
         if _version(connection, folder) < SCHEMA_VERSION:
             lake.transact(_bring_up_to_date)
+            connection.execute(_SMALL_ROW_GROUPS)
         yield lake
 
 
@@ -234,6 +235,13 @@ _AS_TABLE = "CREATE TABLE raw.{name} AS FROM raw.{name}_before_4"
 """For readers, who may not be allowed to write data, and for writers."""
 
 
+# Fetching the images of one item takes a fifth of the time that it takes with DuckDB's 122,880.
+# Settings are refused for tables that the transaction itself made.
+_SMALL_ROW_GROUPS = (
+    "CALL lake.set_option('parquet_row_group_size', 16384, schema => 'raw', table_name => 'images')"
+)
+
+
 def _sql(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
@@ -273,6 +281,7 @@ def _create(folder: Path) -> None:
                 [SCHEMA_VERSION, datetime.now(UTC)],
             )
             connection.execute("COMMIT")
+            connection.execute(_SMALL_ROW_GROUPS)
         finally:
             connection.close()
         # If another process was faster, its catalog is the same.

@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from catalog.ledger_entries import ENTRY_ROWS, covered_tables, new_entry
+from catalog.ledger_forms import SALT, columns_of, row_form
 from catalog.ledger_pending import enter_pending, forget_pending, note, pending_commit
-from catalog.ledger_rows import (
-    SALT,
-    Erasure,
-    RowForm,
-    columns_of,
-    erasure_from_json,
-    hashed_rows,
-    row_form,
-    salted,
-)
+from catalog.ledger_rows import Erasure, erasure_from_json, incoming_hashes, joined, salted
+from catalog.ledger_texts import FEW, few_hashes
 from catalog.rows import new_attempt
 from pipeline.request import canonical_json
 from pipeline.settings import Settings
@@ -48,10 +41,15 @@ def append_rows(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Tabl
     incoming = salted(table) if SALT in types else table
     # More than a row group is written by several threads, which keep no order.
     for first in range(0, len(incoming), ENTRY_ROWS):
-        connection.register("incoming", incoming.slice(first, ENTRY_ROWS).combine_chunks())
+        some = incoming.slice(first, ENTRY_ROWS).combine_chunks()
+        connection.register("incoming", some)
         try:
-            form = row_form(types, _types(connection, "incoming", str(incoming.schema)))
-            _note(connection, name, form)
+            hashed = few_hashes(connection, some, types) if len(some) <= FEW else None
+            if hashed is None:
+                form = row_form(types, _types(connection, "incoming", str(incoming.schema)))
+                hashed = incoming_hashes(connection, "incoming", form)
+            commit_id = pending_commit(connection) or new_attempt()
+            note(connection, new_entry(commit_id, "commit", name, *hashed))
             connection.execute(f"INSERT INTO raw.{name} BY NAME SELECT * FROM incoming")
         finally:
             connection.unregister("incoming")
@@ -91,16 +89,14 @@ def enter_found(connection: duckdb.DuckDBPyConnection) -> int:
     entered = 0
     for name in covered_tables(connection):
         form = row_form(columns_of(connection, f"raw.{name}"))
-        hashes: list[bytes] = []
-        keys: list[str] = []
-        ordered = f"(SELECT rowid, * FROM raw.{name} ORDER BY rowid)"
-        for block in hashed_rows(connection, ordered, form, {}, rowid=True):
-            hashes += block.hashes
-            keys += block.keys
-        for at in range(0, len(hashes), ENTRY_ROWS):
-            end = at + ENTRY_ROWS
-            note(connection, new_entry(commit_id, "found", name, hashes[at:end], keys[at:end]))
-        entered += len(hashes)
+        answer = connection.execute(
+            f"SELECT {form.digest} AS digest, {form.row_key} AS row_key FROM raw.{name} "
+            "ORDER BY rowid"
+        )
+        for batch in answer.to_arrow_reader(ENTRY_ROWS):
+            hashes, keys = joined(batch.column(0)), batch.column(1).to_pylist()
+            note(connection, new_entry(commit_id, "found", name, hashes, keys))
+            entered += len(keys)
     enter_pending(connection)
     return entered
 
@@ -135,7 +131,18 @@ def erasures(
 def erased_files(connection: duckdb.DuckDBPyConnection, verifiers: Sequence[Verifier]) -> set[str]:
     """SHA-256 (hex) of files that signed tombstones say are gone."""
     rows = _tombstones(connection, verifiers)
-    return {row["file_sha256"] for row in rows if row["file_sha256"] is not None}
+    return {row["file_sha256"] for row in rows if row["file_sha256"] and row["kept"] is None}
+
+
+def file_tombstones(
+    connection: duckdb.DuckDBPyConnection, verifiers: Sequence[Verifier]
+) -> dict[str, set[str]]:
+    """By SHA-256 of a file, the keys (12 digits of a request id) of images erased with it."""
+    found: dict[str, set[str]] = {}
+    for row in _tombstones(connection, verifiers):
+        if row["file_sha256"]:
+            found.setdefault(row["file_sha256"], set()).add(row["row_key"])
+    return found
 
 
 def _tombstones(
@@ -149,16 +156,6 @@ def _tombstones(
             each.holds(erasure_statement(row), bytes(row["signature"] or b"")) for each in verifiers
         )
     ]
-
-
-def _note(connection: duckdb.DuckDBPyConnection, name: str, form: RowForm) -> None:
-    hashes: list[bytes] = []
-    keys: list[str] = []
-    for block in hashed_rows(connection, "incoming", form, {}, rowid=False):
-        hashes += block.hashes
-        keys += block.keys
-    commit_id = pending_commit(connection) or new_attempt()
-    note(connection, new_entry(commit_id, "commit", name, hashes, keys))
 
 
 def _types(

@@ -25,6 +25,7 @@ from catalog.ledger_notes import (
     Checkpoint,
     NoteError,
     Signer,
+    notes_in,
     opened,
     signer_in,
 )
@@ -72,6 +73,33 @@ def write_checkpoint(
     return Signed(made.size, made.note, made.fresh, tuple(unreached))
 
 
+def ready_to_sign(lake: Lake, place: Path) -> None:
+    """Says before a run what would keep its checkpoint from being signed after it.
+
+    Raises SetupError: the key is unusable, the folder not writable, the catalog an older one.
+    """
+    signer = signer_in(place)
+    with _alone(place):
+        kept = _kept(place, signer)
+    with lake.alone() as connection:
+        last = _last(connection, signer)
+    _refuse_older(kept, last[1] if last else None)
+
+
+def kept_beside_key(place: Path) -> dict[str, list[str]]:
+    """The last checkpoint as kept in the ledger's folder, by where it is; none when it is missing.
+
+    For `verify_ledger`. Raises SetupError when it cannot be read.
+    """
+    path = place / LAST_FILE
+    try:
+        return {str(path): notes_in(path.read_text("utf-8", "replace"))}
+    except FileNotFoundError:
+        return {str(path): []}
+    except OSError as error:
+        raise SetupError(f"{path} cannot be read: {error.strerror}; verify as its owner") from None
+
+
 def recorded(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, bytes, str]]:
     """Size, peaks and note of every recorded checkpoint, as recorded, in their order."""
     return connection.execute(
@@ -91,12 +119,7 @@ def _signed(
 ) -> Signed:
     last = _last(connection, signer)
     peaks, before, note = last or (Peaks(), None, "")
-    if kept and (before is None or kept.size > before.size):
-        raise SetupError(
-            f"the catalog is older than its last checkpoint of {kept.time}: nothing was signed. "
-            f"Put the newer catalog back; if that is lost, `platemark ledger verify` says what is "
-            f"missing, and moving the ledger's {LAST_FILE} away accepts it"
-        )
+    _refuse_older(kept, before)
     new = leaves(connection, peaks.size)
     if before and not new:
         return Signed(peaks.size, note, fresh=False)
@@ -111,6 +134,15 @@ def _signed(
         [peaks.size, b"".join(peaks.hashes), note],
     )
     return Signed(peaks.size, note, fresh=True)
+
+
+def _refuse_older(kept: Checkpoint | None, last: Checkpoint | None) -> None:
+    if kept and (last is None or kept.size > last.size):
+        raise SetupError(
+            f"the catalog is older than its last checkpoint of {kept.time}: nothing was signed. "
+            f"Put the newer catalog back; if that is lost, `platemark ledger verify` says what is "
+            f"missing, and moving the ledger's {LAST_FILE} away accepts it"
+        )
 
 
 def _kept(place: Path, signer: Signer) -> Checkpoint | None:
@@ -155,10 +187,13 @@ def _told(witness: str, note: str) -> str | None:
             with urllib.request.urlopen(request, timeout=_WITNESS_SECONDS):
                 return None
         path = Path(witness)
-        if path.is_file() and path.read_text("utf-8").endswith(note):
+        before = path.read_text("utf-8", "replace") if path.is_file() else ""
+        if before.endswith(note):
             return None
+        # What a writer that was stopped has left there ends before an empty line.
+        gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(("\n" if stream.tell() else "") + note)
+            stream.write(gap + note)
             stream.flush()
             os.fsync(stream.fileno())
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -23,6 +23,7 @@ ENTRY_ROWS = 65_536
 """Rows of one entry at most."""
 NOT_COVERED = frozenset({"ledger_entries", "ledger_checkpoints", "schema_version"})
 """Tables that are not in the log: the log, what signs it, and the version of the software."""
+_AT_ONCE = 64
 _HEAD = "platemark ledger entry v1"
 
 
@@ -77,7 +78,7 @@ class Entry:
         """Why the entry contradicts itself, None when it does not."""
         if len(self.row_hashes) != 32 * self.rows:
             return f"has {len(self.row_hashes) // 32} row hashes for {self.rows} rows"
-        if merkle_root(self.hashes()) != self.root:
+        if merkle_root(self.row_hashes) != self.root:
             return "its row hashes do not give its root"
         if _keys_digest(self.row_keys) != self.keys_sha256:
             return "its row keys were changed"
@@ -85,19 +86,19 @@ class Entry:
 
 
 def new_entry(
-    commit_id: str, kind: str, table: str, hashes: Sequence[bytes], keys: Sequence[str]
+    commit_id: str, kind: str, table: str, row_hashes: bytes, keys: Sequence[str]
 ) -> Entry:
-    """An entry over rows in the order in which they are inserted."""
+    """An entry over rows in the order in which they are inserted, by their hashes in one piece."""
     row_keys = "\n".join(key.replace("\n", " ") for key in keys)
     return Entry(
         commit_id,
         kind,
         table,
-        len(hashes),
-        merkle_root(hashes),
+        len(keys),
+        merkle_root(row_hashes),
         datetime.now(UTC),
         _keys_digest(row_keys),
-        b"".join(hashes),
+        row_hashes,
         row_keys,
     )
 
@@ -149,22 +150,50 @@ def leaves(connection: duckdb.DuckDBPyConnection, first: int = 0) -> list[Entry]
     return [Entry(*row) for row in answer.fetchall()]
 
 
-def whole_entries(connection: duckdb.DuckDBPyConnection) -> Iterator[Entry]:
-    """All entries with the hashes of their rows, in log order, a few thousand at a time."""
+def entries_of(
+    connection: duckdb.DuckDBPyConnection, table: str | None = None, kind: str | None = None
+) -> Iterator[Entry]:
+    """Entries with the hashes of their rows, in log order, a few at a time.
+
+    Those of one table, of one kind, or all.
+    """
     answer = connection.execute(
-        f"SELECT {_COLUMNS}, row_hashes, row_keys FROM raw.ledger_entries ORDER BY rowid"
+        f"SELECT {_COLUMNS}, row_hashes, row_keys FROM raw.ledger_entries "
+        "WHERE table_name = coalesce($table, table_name) AND kind = coalesce($kind, kind) "
+        "ORDER BY rowid",
+        {"table": table, "kind": kind},
     )
-    while block := answer.fetchmany(2_000):
+    while block := answer.fetchmany(_AT_ONCE):
         yield from (Entry(*row) for row in block)
+
+
+def entered_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Names of the tables that entries are of."""
+    rows = connection.execute("SELECT DISTINCT table_name FROM raw.ledger_entries").fetchall()
+    return {name for (name,) in rows}
 
 
 def covered_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of all tables in schema raw that the ledger protects."""
+    # duckdb_tables() looks up how large each one is: ten times as long.
     rows = connection.execute(
-        "SELECT table_name FROM duckdb_tables() "
+        "SELECT table_name FROM duckdb_columns() "
+        "WHERE database_name = 'lake' AND schema_name = 'raw' "
+        "EXCEPT SELECT view_name FROM duckdb_views() "
         "WHERE database_name = 'lake' AND schema_name = 'raw' ORDER BY 1"
     ).fetchall()
     return [name for (name,) in rows if name not in NOT_COVERED]
+
+
+def tables_of_files(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Those of the covered tables that say which file (url, sha256) an image has."""
+    rows = connection.execute(
+        "SELECT table_name FROM duckdb_columns() "
+        "WHERE database_name = 'lake' AND schema_name = 'raw' "
+        "AND column_name IN ('url', 'sha256', 'request_id') GROUP BY ALL HAVING count(*) = 3"
+    ).fetchall()
+    files = {name for (name,) in rows}
+    return [name for name in covered_tables(connection) if name in files]
 
 
 _COLUMNS = "commit_id, kind, table_name, row_count, root, entered_at, keys_sha256"

@@ -15,10 +15,9 @@ from typing import TypeVar
 
 from catalog.lake import Lake, reading
 from catalog.ledger import erased_files
-from catalog.ledger_entries import covered_tables
+from catalog.ledger_compare import Finding
+from catalog.ledger_entries import tables_of_files
 from catalog.ledger_notes import Verifier
-from catalog.ledger_rows import columns_of
-from catalog.ledger_verify import Finding
 from pipeline.settings import Settings
 from pipeline.store import path_of
 
@@ -60,25 +59,24 @@ def verify_files(
         progress(done)
         if found is not None and found != path.stem:
             findings.append(Finding("changed", "file", f"inputs/{path.name}", f"is {found}"))
-    # Again: what a run or an export placed meanwhile is known by now.
-    with reading(settings.catalog) as later:
-        findings += _unknown(settings, {*known, *_recorded(later)})
+    if list(_unknown(settings, set(known))):
+        # Again: what a run or an export placed meanwhile is known by now.
+        with reading(settings.catalog) as later:
+            findings += _unknown(settings, {*known, *_recorded(later)})
     return done, findings
 
 
 def _recorded(lake: Lake) -> dict[str, tuple[str, str]]:
     """SHA-256 and request by url, from every table that has them: no attempt's file is unknown."""
     found: dict[str, tuple[str, str]] = {}
-    for table in covered_tables(lake.connection):
-        columns = set(columns_of(lake.connection, f"raw.{table}"))
-        if {"url", "sha256", "request_id"} <= columns:
-            rows = lake.read(
-                f"SELECT DISTINCT url, sha256, request_id FROM raw.{table} WHERE url IS NOT NULL"
-            )
-            columns_read = (rows[name].to_pylist() for name in ("url", "sha256", "request_id"))
-            found |= {
-                url: (sha256, request) for url, sha256, request in zip(*columns_read, strict=True)
-            }
+    for table in tables_of_files(lake.connection):
+        rows = lake.read(
+            f"SELECT DISTINCT url, sha256, request_id FROM raw.{table} WHERE url IS NOT NULL"
+        )
+        columns_read = (rows[name].to_pylist() for name in ("url", "sha256", "request_id"))
+        found |= {
+            url: (sha256, request) for url, sha256, request in zip(*columns_read, strict=True)
+        }
     return found
 
 

@@ -57,9 +57,14 @@ class Levels:
         return siblings
 
 
-def merkle_root(leaves: Sequence[bytes]) -> bytes:
-    """The root over leaf hashes."""
-    return Levels(leaves).root
+def merkle_root(leaves: bytes) -> bytes:
+    """The root over leaf hashes of 32 bytes, one after the other."""
+    level, sha256 = leaves, hashlib.sha256
+    while len(level) > 32:
+        whole = len(level) - len(level) % 64
+        above = [sha256(b"\x01" + level[at : at + 64]).digest() for at in range(0, whole, 64)]
+        level = b"".join(above) + level[whole:]
+    return level or EMPTY_ROOT
 
 
 def root_of_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:

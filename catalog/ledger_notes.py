@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,13 +139,20 @@ def verifier_in(place: Path) -> Verifier | None:
     """The verifier key of the log whose key is in `place`, None when none was minted.
 
     Taken from the private key where there is one: that cannot be swapped for another unnoticed by
-    the next run. Raises SetupError when it is damaged.
+    the next run. Raises SetupError when it is damaged, or not for this user to read.
     """
-    if (place / KEY_FILE).is_file():
-        return signer_in(place).verifier
-    with suppress(FileNotFoundError):
+    try:
+        if (place / KEY_FILE).is_file():
+            return signer_in(place).verifier
         return verifier_from_text((place / VERIFIER_FILE).read_text("utf-8"))
-    return None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SetupError(
+            f"the ledger's folder {place} cannot be read: {reason}; ask its owner for "
+            f"{VERIFIER_FILE} and name the copy: --key FILE"
+        ) from None
 
 
 def verifier_from_text(text: str) -> Verifier:
@@ -190,13 +197,30 @@ def opened(note: str, verifiers: Sequence[Verifier]) -> Checkpoint:
 
 
 def notes_in(text: str) -> list[str]:
-    """The notes of a file that holds one or several, one after the other."""
+    """The notes of a file that holds one or several, one after the other.
+
+    What has no signatures, as a note that was torn while it was written, comes as it is.
+    """
     found: list[str] = []
-    parts = text.lstrip("\n").split("\n\n")
     # Text and signatures of a note are parted by an empty line, and so are notes.
-    for head, tail in zip(parts[::2], [*parts[1::2], ""], strict=False):
-        found.append(f"{head}\n\n{tail}".rstrip("\n") + "\n")
-    return [note for note in found if note.strip()]
+    for block in filter(None, (block.strip("\n") for block in text.split("\n\n"))):
+        signed = all(line.startswith(_MARK) for line in block.split("\n"))
+        if signed and found and not _is_signed(found[-1]):
+            found[-1] += f"\n{block}\n"
+        else:
+            found.append(f"{block}\n")
+    return found
+
+
+def torn_from(fragment: str, notes: Iterable[str]) -> bool:
+    """Whether a text is the beginning of one of `notes`: its writer was stopped."""
+    # The last character may be torn too.
+    begun = fragment.rstrip("\n\ufffd")
+    return any(note.startswith(begun) for note in notes)
+
+
+def _is_signed(note: str) -> bool:
+    return f"\n\n{_MARK}" in note or note.startswith(_MARK)
 
 
 def _signature(line: str) -> tuple[str, bytes]:
@@ -205,7 +229,9 @@ def _signature(line: str) -> tuple[str, bytes]:
         data = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         data = b""
-    if not line.startswith(_MARK) or len(data) < 5:
+    # Of several spellings of the same bytes one counts, so that no character can be changed.
+    canonical = base64.b64encode(data).decode() == encoded
+    if not line.startswith(_MARK) or len(data) < 5 or not canonical:
         raise NoteError("a line of its signatures is damaged")
     return name, data
 

@@ -17,9 +17,10 @@ from catalog.lake import Lake
 from catalog.ledger import erasures
 from catalog.ledger_checkpoints import recorded
 from catalog.ledger_entries import Entry, entry_from_text, leaves
+from catalog.ledger_forms import columns_of, row_form
 from catalog.ledger_merkle import Levels, leaf_hash, root_of_path
 from catalog.ledger_notes import Checkpoint, NoteError, Verifier, opened
-from catalog.ledger_rows import columns_of, row_form, row_parts, row_text
+from catalog.ledger_rows import row_parts, row_text
 from catalog.rows import text_table
 from pipeline.errors import Fault, InputError, PlatemarkError
 

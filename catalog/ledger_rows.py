@@ -10,10 +10,10 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from catalog.ledger_forms import ERASABLE, SALT, SALT_BYTES, RowForm
 from catalog.ledger_merkle import leaf_hash
 
 if TYPE_CHECKING:
@@ -21,23 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-SALT = "salt"
-"""The column that makes a table's rows erasable: 16 random bytes a row, or an erasure's id."""
-SALT_BYTES = 16
-ERASABLE = frozenset(
-    (
-        *("error", "evidence", "fault", "file", "licensee", "manifest", "name", "negative_prompt"),
-        *("note", "prompt", "prompt_sha256", "reason", "reasons", "recipe", "remedy"),
-        *("removed_by", "reviewer", "rights_holder", "title"),
-    )
-)
-"""Columns of tables with a salt that may hold personal data or somebody's work."""
-KEYS = (
-    *("request_id", "asset_sha256", "sha256", "pack_id", "run_id", "library", "review_id"),
-    *("replay_id", "digest", "revision", "signature", "adapter", "attempt", "name"),
-)
-"""Columns that name a row to people; the first that the row has is kept beside its hash."""
-KEY_LENGTH = 12
+HASH_BYTES = 32
 _BATCH_ROWS = 20_000
 
 
@@ -45,13 +29,15 @@ _BATCH_ROWS = 20_000
 class Erasure:
     """What a tombstone keeps of one erased row, enough to verify the rest of it.
 
-    A row with a salt: `commitments` of the erased columns. A row without one (entered at an
-    upgrade): its hash as it was entered, and as it is now.
+    A row with a salt: `commitments` of the columns of which something was erased, as they were
+    entered; `redacted` are those of them that still have a value, the SHA-256 of what it is now.
+    A row without a salt (entered at an upgrade): its hash as it was entered, and as it is now.
     """
 
     commitments: Mapping[str, bytes]
     original: bytes
     remaining: bytes | None = None
+    redacted: Mapping[str, bytes] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """The same as JSON text, hashes in hex."""
@@ -60,6 +46,7 @@ class Erasure:
                 "commitments": {name: value.hex() for name, value in self.commitments.items()},
                 "original": self.original.hex(),
                 "remaining": self.remaining.hex() if self.remaining else None,
+                "redacted": {name: value.hex() for name, value in self.redacted.items()},
             },
             sort_keys=True,
         )
@@ -72,30 +59,16 @@ def erasure_from_json(text: str) -> Erasure:
         {name: bytes.fromhex(value) for name, value in found["commitments"].items()},
         bytes.fromhex(found["original"]),
         bytes.fromhex(found["remaining"]) if found["remaining"] else None,
+        {name: bytes.fromhex(value) for name, value in found.get("redacted", {}).items()},
     )
 
 
 @dataclass(frozen=True)
 class HashedRows:
-    """Rows in order: `rowids` int64 (n,), `hashes` 32 bytes each, `keys` text that names each."""
+    """Rows in order: `rowids` int64 (n,), `hashes` 32 bytes each, one after the other."""
 
     rowids: np.ndarray[Any, np.dtype[np.int64]]
-    hashes: list[bytes]
-    keys: list[str]
-
-
-@dataclass(frozen=True)
-class RowForm:
-    """A SELECT list that gives rows in their canonical parts.
-
-    Columns of the answer: `body` text, `row_key` text, then (with a salt) the salt, then one for
-    each of `tail`.
-    """
-
-    select: str
-    tail: tuple[tuple[str, bool], ...]
-    """Name, and whether it is a BLOB, of the columns that are hashed on their own, by name."""
-    salted: bool
+    hashes: bytes
 
 
 def salted(table: pa.Table) -> pa.Table:
@@ -107,27 +80,6 @@ def salted(table: pa.Table) -> pa.Table:
     noise = secrets.token_bytes(SALT_BYTES * len(table))
     values = [noise[at : at + SALT_BYTES] for at in range(0, len(noise), SALT_BYTES)]
     return table.append_column(SALT, pa.array(values, pa.binary()))
-
-
-def columns_of(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, Any]:
-    """Columns and DuckDB types of a table or a registered name."""
-    found = connection.sql(f"FROM {relation} LIMIT 0")
-    return dict(zip(found.columns, found.types, strict=True))
-
-
-def row_form(types: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> RowForm:
-    """How rows of a table with these column types are hashed.
-
-    `given` are the columns of an incoming relation: those it lacks are NULL, and NULL does not
-    count; those of another type are cast as INSERT casts them.
-    """
-    columns = []
-    for name in sorted(types):
-        if given is not None and name not in given:
-            continue
-        cast = given is not None and str(given[name]) != str(types[name])
-        columns.append((name, _shape(types[name]), str(types[name]) if cast else None))
-    return _row_form(tuple(columns))
 
 
 def column_salt(salt: bytes, column: str) -> bytes:
@@ -149,6 +101,12 @@ class Parts:
     values: Sequence[bytes | None]
     """One for each of `tail`."""
     salt: bytes | None
+
+    @property
+    def named(self) -> list[tuple[str, bytes]]:
+        """Name and value of those that are not NULL."""
+        pairs = zip(self.tail, self.values, strict=True)
+        return [(name, value) for (name, _), value in pairs if value is not None]
 
 
 def row_hash(parts: Parts, erasures: Mapping[bytes, Erasure]) -> bytes:
@@ -191,22 +149,26 @@ def commitments_of(parts: Parts, erased: Erasure | None) -> dict[str, bytes]:
     if parts.salt is None or (erased and erased.remaining):
         return {}
     made = dict(erased.commitments) if erased else {}
+    redacted = erased.redacted if erased else {}
+    now = {name: hashlib.sha256(value).digest() for name, value in parts.named}
+    for name, digest in redacted.items():
+        if now.get(name) != digest:
+            # Not what the tombstone left there: a commitment to nothing spoils the hash.
+            made[name] = bytes(HASH_BYTES)
     # A value in an erased place is a forgery: committing to it spoils the hash.
-    for name, salt, value in kept_values(parts):
+    for name, salt, value in kept_values(parts, redacted):
         made[name] = commitment(salt, value)
     return made
 
 
-def kept_values(parts: Parts) -> list[tuple[str, bytes, bytes]]:
-    """Column, its salt and its value, of each erasable value that a row with a salt still has.
+def kept_values(parts: Parts, redacted: Mapping[str, bytes]) -> list[tuple[str, bytes, bytes]]:
+    """Column, its salt and its value, of each erasable value that is whole, in a row with a salt.
 
     The `salt` of an erased row is the erasure's id, then the salts of these columns, by name.
     """
     salt = parts.salt or b""
     kept = [
-        (name, value)
-        for (name, _), value in zip(parts.tail, parts.values, strict=True)
-        if value is not None and name in ERASABLE
+        (name, value) for name, value in parts.named if name in ERASABLE and name not in redacted
     ]
     if len(salt) == SALT_BYTES:
         return [(name, column_salt(salt, name), value) for name, value in kept]
@@ -234,114 +196,66 @@ def hashed_rows(
     relation: str,
     form: RowForm,
     erasures: Mapping[bytes, Erasure],
-    *,
-    rowid: bool,
 ) -> Iterator[HashedRows]:
-    """Rows of a relation, hashed in blocks of some 20,000, in the order that DuckDB gives them.
+    """Rows of a table in the order of their row ids, in blocks of some 20,000 that DuckDB hashes.
 
-    DuckDB makes the text on all cores; OpenSSL hashes it, four times faster than DuckDB's sha256.
-    With `rowid` the table's own row ids, otherwise places from 0.
+    What was erased in part is hashed here, by its tombstones.
     """
     import numpy as np
 
-    first = "rowid" if rowid else "0::BIGINT AS rowid"
-    answer = connection.execute(f"SELECT {first}, {form.select} FROM {relation}")
-    seen = 0
+    own = _hashed_by_tombstone(connection, relation, form, erasures) if form.salted else {}
+    odd = np.asarray(sorted(own), np.int64)
+    answer = connection.execute(
+        f"SELECT rowid, {form.digest} AS digest FROM {relation} ORDER BY rowid"
+    )
     for batch in answer.to_arrow_reader(_BATCH_ROWS):
-        ids = np.asarray(batch.column(0), np.int64) if rowid else np.arange(seen, seen + len(batch))
-        seen += len(batch)
-        yield HashedRows(ids, _hashes(batch, form, erasures), batch.column(2).to_pylist())
+        rowids = np.asarray(batch.column(0), np.int64)
+        hashes = joined(batch.column(1))
+        if len(odd):
+            places = np.flatnonzero(np.isin(rowids, odd))
+            changed = bytearray(hashes)
+            for at in places:
+                changed[HASH_BYTES * at : HASH_BYTES * (at + 1)] = own[int(rowids[at])]
+            hashes = bytes(changed)
+        yield HashedRows(rowids, hashes)
 
 
-def _hashes(batch: Any, form: RowForm, erasures: Mapping[bytes, Erasure]) -> list[bytes]:
-    if form.tail or form.salted:
-        return [row_hash(parts, erasures) for parts in row_parts(batch, form)]
-    sha256 = hashlib.sha256
-    return [sha256(b"\x00" + body.encode()).digest() for body in batch.column(1).to_pylist()]
+def incoming_hashes(
+    connection: duckdb.DuckDBPyConnection, relation: str, form: RowForm
+) -> tuple[bytes, list[str]]:
+    """Hashes, one after the other, and keys of the rows of a registered Arrow table, in order."""
+    table = connection.execute(
+        f"SELECT {form.digest} AS digest, {form.row_key} AS row_key FROM {relation}"
+    ).to_arrow_table()
+    digests = table.column(0)
+    return b"".join(map(joined, digests.chunks)), table.column(1).to_pylist()
 
 
-@lru_cache(maxsize=256)
-def _row_form(columns: tuple[tuple[str, Any, str | None], ...]) -> RowForm:
-    names = {name for name, _, _ in columns}
-    is_salted = SALT in names
-    apart = is_salted or any(shape == "blob" for _, shape, _ in columns)
-    body: list[str] = []
-    plain_tail: list[str] = []
-    tail: list[tuple[str, bool]] = []
-    values: list[str] = []
-    for name, shape, cast in columns:
-        value = _quoted(name) if cast is None else f"CAST({_quoted(name)} AS {cast})"
-        is_blob = shape == "blob"
-        if name == SALT:
-            continue
-        if not is_blob and name not in ERASABLE:
-            body.append(_part(name, _text(value, shape, 0)))
-        elif apart:
-            tail.append((name, is_blob))
-            values.append(value if is_blob else f"encode({_text(value, shape, 0)})")
-        else:
-            plain_tail.append(_part(name, _text(value, shape, 0)))
-    body += plain_tail
-    text = f"concat({', '.join(body)})" if body else "''"
-    named = [name for name in KEYS if name in names]
-    key = f"CAST({_quoted(named[0])} AS VARCHAR)" if named else "''"
-    parts = [f"{text} AS body", f"left(coalesce({key}, ''), {KEY_LENGTH}) AS row_key"]
-    parts += [_quoted(SALT)] if is_salted else []
-    parts += [f"{value} AS part{at}" for at, value in enumerate(values)]
-    return RowForm(", ".join(parts), tuple(tail), is_salted)
+def _hashed_by_tombstone(
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    form: RowForm,
+    erasures: Mapping[bytes, Erasure],
+) -> dict[int, bytes]:
+    """The hashes of rows whose salt is no longer the one that they were entered with, by row id."""
+    ids = ", ".join(f"unhex('{one.hex()}')" for one in erasures)
+    known = f" OR {SALT} IN ({ids})" if ids else ""
+    odd = f"FROM {relation} WHERE octet_length({SALT}) <> {SALT_BYTES}{known}"
+    # Mostly there are none, and the rows' parts take long to plan.
+    if not connection.execute(f"SELECT 1 {odd} LIMIT 1").fetchone():
+        return {}
+    answer = connection.execute(f"SELECT rowid, {form.select} {odd}")
+    return {
+        rowid: row_hash(parts, erasures)
+        for batch in answer.to_arrow_reader(_BATCH_ROWS)
+        for rowid, parts in zip(batch.column(0).to_pylist(), row_parts(batch, form), strict=True)
+    }
 
 
-def _part(name: str, text: str) -> str:
-    """`name=bytes:text;`; NULL when the value is, which concat leaves out."""
-    head = f"{name}=".replace("'", "''")
-    return f"'{head}' || strlen({text}) || ':' || {text} || ';'"
+def joined(digests: pa.Array) -> bytes:
+    """The bytes of an Arrow array of BLOBs of 32 bytes without NULLs, one after the other."""
+    import pyarrow as pa
 
-
-def _shape(kind: Any) -> Any:
-    """A DuckDB type as plain data: its id, with the shapes of what it holds."""
-    if kind.id in ("list", "array"):
-        return ("list", _shape(kind.children[0][1]))
-    if kind.id == "struct":
-        return ("struct", tuple((name, _shape(child)) for name, child in kind.children))
-    if kind.id == "map":
-        (_, key), (_, value) = kind.children
-        return ("map", (("key", _shape(key)), ("value", _shape(value))))
-    return kind.id
-
-
-def _text(value: str, shape: Any, depth: int) -> str:
-    """SQL for a value's canonical text; NULL stays NULL, everything else is told apart."""
-    if isinstance(shape, tuple):
-        kind, inner = shape
-        if kind == "map":
-            return _text(f"map_entries({value})", ("list", ("struct", inner)), depth)
-        if kind == "list":
-            each = f"x{depth}"
-            text = _text(each, inner, depth + 1)
-            one = f"coalesce(strlen({text}) || ':' || {text}, '-')"
-            listed = f"array_to_string(list_transform({value}, lambda {each}: {one}), ',')"
-            return f"('[' || {listed} || ']')"
-        fields = [
-            _part(name, _text(f"struct_extract({value}, '{_escaped(name)}')", child, depth))
-            for name, child in sorted(inner)
-        ]
-        text = f"concat('{{', {', '.join(fields)}, '}}')"
-        return f"CASE WHEN {value} IS NULL THEN NULL ELSE {text} END"
-    if shape == "varchar":
-        return f"{value}::VARCHAR"
-    if shape in ("float", "double"):
-        # -0.0 and 0.0 differ, all NaN are one; the text is the shortest that reads back the same.
-        return f"{value}::DOUBLE::VARCHAR"
-    if shape == "blob":
-        return f"hex({value})"
-    if shape in ("timestamp with time zone", "timestamp"):
-        return f"epoch_us({value})::VARCHAR"
-    return f"{value}::VARCHAR"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _escaped(name: str) -> str:
-    return name.replace("'", "''")
+    fixed = digests.cast(pa.binary(HASH_BYTES))
+    start = HASH_BYTES * fixed.offset
+    return bytes(fixed.buffers()[1][start : start + HASH_BYTES * len(fixed)])

@@ -6,47 +6,24 @@ of catalog/ledger_files.py.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from catalog.lake import Lake, writing
 from catalog.ledger import erasures
 from catalog.ledger_checkpoints import peaks_of, recorded
-from catalog.ledger_entries import Entry, covered_tables, leaves, whole_entries
+from catalog.ledger_compare import Finding, compared_table
+from catalog.ledger_entries import Entry, covered_tables, entered_tables, entries_of, leaves
 from catalog.ledger_merkle import Peaks
-from catalog.ledger_notes import Checkpoint, NoteError, Verifier, opened
-from catalog.ledger_rows import Erasure, HashedRows, columns_of, hashed_rows, row_form
+from catalog.ledger_notes import Checkpoint, NoteError, Verifier, opened, torn_from
+from catalog.ledger_rows import Erasure
 
 if TYPE_CHECKING:
     import duckdb
-
-NAMED = 1_000
-"""Rows that are named, of each table; the others are counted."""
-_MOVED = 20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it was entered.
-
-    `what` is changed, removed, added, reordered, forged or unreadable; `where` a table, the ledger,
-    the checkpoints or a folder; `key` names the row, entry or file.
-    """
-
-    what: str
-    where: str
-    key: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        tail = f": {self.detail}" if self.detail else ""
-        return f"{self.what} {self.where} {self.key}{tail}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +59,7 @@ class Verification:
             **{name: value for name, value in asdict(self).items() if name != "last"},
             "ok": self.ok,
             "last": last,
-            "findings": [asdict(one) for one in self.findings],
+            "findings": [one.as_json() for one in self.findings],
         }
 
 
@@ -93,7 +70,7 @@ def verify_ledger(
 
     `verifiers` are the log's keys, old ones too. `kept` are checkpoints that were kept outside the
     catalog, notes by where they were: what came before them cannot be forged even by who has the
-    key.
+    key. A place that is to have some and has none is a finding.
     """
     connection = lake.connection
     findings: list[Finding] = []
@@ -148,8 +125,14 @@ def _check_checkpoints(
         before = said
         trusted.append((f"checkpoint {key}", said))
     known = {said.digest for _, said in trusted}
+    signed = {note for _, _, note in notes}
     for source, kept_notes in kept.items():
-        for note in kept_notes:
+        # A writer that was stopped leaves a part of a note; the whole one is in the catalog.
+        whole = [one for one in kept_notes if one in signed or not torn_from(one, signed)]
+        if signed and not whole:
+            detail = "a checkpoint is to be there, and is not"
+            findings.append(Finding("removed", "checkpoint", f"kept in {source}", detail))
+        for note in whole:
             try:
                 said = opened(note, verifiers)
             except NoteError as error:
@@ -193,53 +176,60 @@ def _check_rows(
     connection: duckdb.DuckDBPyConnection, verifiers: Sequence[Verifier], findings: list[Finding]
 ) -> tuple[int, int]:
     """Every row of every table against the entries; returns (rows, erased ones)."""
-    expected: dict[str, list[Entry]] = {}
+    entered: set[str] = set()
     tombstones: dict[bytes, Erasure] = {}
     try:
-        for entry in whole_entries(connection):
-            if fault := entry.faulty():
-                key = f"commit {entry.commit_id} of table {entry.table}"
-                findings.append(Finding("changed", "ledger", key, fault))
-            expected.setdefault(entry.table, []).append(entry)
-        found_hashes = {
-            one
-            for entries in expected.values()
-            for entry in entries
-            if entry.kind == "found"
-            for one in entry.hashes()
-        }
-        # Only rows from before the ledger have no salt, and are excused whole.
-        tombstones = {
-            key: one
-            for key, one in erasures(connection, verifiers).items()
-            if one.remaining is None or one.original in found_hashes
-        }
+        entered = entered_tables(connection)
+        tombstones = _valid(connection, erasures(connection, verifiers))
     except _errors() as error:
         findings.append(Finding("unreadable", "ledger", "", _first_line(error)))
     tables = covered_tables(connection)
+    filled = _filled(connection, tables)
     rows = 0
-    for name in sorted({*tables, *expected}):
+    for name in sorted({*tables, *entered}):
         if name not in tables:
             findings.append(Finding("removed", "table", name, "the whole table is gone"))
             continue
         try:
-            actual = _all_rows(connection, name, tombstones)
+            if name in entered or name in filled:
+                count, found = compared_table(connection, name, tombstones)
+                rows += count
+                findings += found
         except _errors() as error:
             findings.append(Finding("unreadable", "table", name, _first_line(error)))
-            continue
-        rows += len(actual.hashes)
-        found = compared(name, expected.get(name, []), actual)
-        findings += found[:NAMED]
-        if len(found) > NAMED:
-            more = f"and {len(found) - NAMED:,} more rows"
-            findings.append(Finding("changed", "table", name, more))
     return rows, len(tombstones)
+
+
+def _valid(
+    connection: duckdb.DuckDBPyConnection, signed: Mapping[bytes, Erasure]
+) -> dict[bytes, Erasure]:
+    """Without those that excuse a whole row which was not there before the ledger was.
+
+    Only rows from before the ledger have no salt, and are excused whole.
+    """
+    whole = {one.original for one in signed.values() if one.remaining is not None}
+    known: set[bytes] = set()
+    if whole:
+        for entry in entries_of(connection, kind="found"):
+            known |= whole.intersection(entry.hashes())
+    return {
+        key: one for key, one in signed.items() if one.remaining is None or one.original in known
+    }
+
+
+def _filled(connection: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> set[str]:
+    """Tables that have rows: all of them when one cannot be read."""
+    parts = [f"(SELECT '{name}' FROM raw.{name} LIMIT 1)" for name in tables]
+    try:
+        rows = connection.execute(" UNION ALL ".join(parts)).fetchall()
+    except _errors():
+        return set(tables)
+    return {name for (name,) in rows}
 
 
 def _check_views(lake: Lake, findings: list[Finding]) -> None:
     """What people read must be what this version of Platemark makes of the rows."""
-    with TemporaryDirectory() as folder, writing(Path(folder) / "catalog") as fresh:
-        meant = _views(fresh.connection)
+    meant = _meant_views()
     found = _views(lake.connection)
     for name in sorted({*meant, *found}):
         if meant.get(name) != found.get(name):
@@ -248,113 +238,17 @@ def _check_views(lake: Lake, findings: list[Finding]) -> None:
             findings.append(Finding(what, "view", name, detail))
 
 
+@cache
+def _meant_views() -> dict[str, str]:
+    with TemporaryDirectory() as folder, writing(Path(folder) / "catalog") as fresh:
+        return _views(fresh.connection)
+
+
 def _views(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     rows = connection.execute(
         "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE database_name = 'lake'"
     ).fetchall()
     return {f"{schema}.{name}": sql for schema, name, sql in rows}
-
-
-def _all_rows(
-    connection: duckdb.DuckDBPyConnection, name: str, tombstones: Mapping[bytes, Erasure]
-) -> HashedRows:
-    """All rows of a table in the order in which they were inserted."""
-    form = row_form(columns_of(connection, f"raw.{name}"))
-    blocks = list(hashed_rows(connection, f"raw.{name}", form, tombstones, rowid=True))
-    if not blocks:
-        return HashedRows(np.empty(0, np.int64), [], [])
-    rowids = np.concatenate([block.rowids for block in blocks])
-    hashes = [one for block in blocks for one in block.hashes]
-    keys = [one for block in blocks for one in block.keys]
-    if bool((rowids[1:] > rowids[:-1]).all()):
-        return HashedRows(rowids, hashes, keys)
-    order = np.argsort(rowids, kind="stable")
-    return HashedRows(rowids[order], [hashes[at] for at in order], [keys[at] for at in order])
-
-
-def compared(table: str, entries: Sequence[Entry], actual: HashedRows) -> list[Finding]:
-    """How the rows of a table differ from what was entered, a finding a row."""
-    want = [one for entry in entries for one in entry.hashes()]
-    have = actual.hashes
-    if want == have:
-        return []
-    missing, extra, moved = _differences(want, have)
-    names = _Names(table, entries)
-    findings = []
-    # A row that stands where another is missing was changed.
-    common = {place - nth: place for nth, place in enumerate(missing)}
-    for nth, place in enumerate(extra):
-        if (was := common.pop(place - nth, None)) is not None:
-            now = actual.keys[place]
-            detail = "" if now == names.key(was) else f"what stands there now is {now or '-'}"
-            findings.append(Finding("changed", "row", names.at(was), detail))
-        else:
-            key = f"{table} {actual.keys[place] or f'row {place + 1}'}"
-            findings.append(Finding("added", "row", key, "no commit of the ledger has it"))
-    findings += [Finding("removed", "row", names.at(place)) for place in common.values()]
-    if moved:
-        shown = ", ".join(names.at(place) for place in moved[:_MOVED])
-        findings.append(Finding("reordered", "row", shown, f"{len(moved)} rows changed places"))
-    return findings
-
-
-def _differences(
-    want: Sequence[bytes], have: Sequence[bytes]
-) -> tuple[list[int], list[int], list[int]]:
-    """Places in `want` that are missing, in `have` that are extra, in `want` that moved."""
-    first = 0
-    while first < min(len(want), len(have)) and want[first] == have[first]:
-        first += 1
-    end = 0
-    while end < min(len(want), len(have)) - first and want[-1 - end] == have[-1 - end]:
-        end += 1
-    missing = _surplus(want[first : len(want) - end], have[first : len(have) - end], first)
-    extra = _surplus(have[first : len(have) - end], want[first : len(want) - end], first)
-    gone, come = set(missing), set(extra)
-    rest = [at for at in range(first, len(want) - end) if at not in gone]
-    left = [have[at] for at in range(first, len(have) - end) if at not in come]
-    moved = [at for at, one in zip(rest, left, strict=True) if want[at] != one]
-    return missing, extra, moved
-
-
-def _surplus(those: Sequence[bytes], others: Sequence[bytes], first: int) -> list[int]:
-    """Places of what `those` has more often than `others`, counted from `first`."""
-    left = Counter(others)
-    places = []
-    for place, one in enumerate(those, start=first):
-        if left[one]:
-            left[one] -= 1
-        else:
-            places.append(place)
-    return places
-
-
-class _Names:
-    """Names rows by their place among all rows that were entered of a table."""
-
-    def __init__(self, table: str, entries: Sequence[Entry]) -> None:
-        self.table = table
-        self.entries = entries
-        self.ends = np.cumsum([len(entry.row_hashes) // 32 for entry in entries])
-
-    def at(self, place: int) -> str:
-        """Table, key, commit and place in it."""
-        entry, inside = self._entry(place)
-        when = f"{entry.entered_at:%Y-%m-%d %H:%M}"
-        return (
-            f"{self.table} {self.key(place) or '-'} "
-            f"(row {inside + 1} of commit {entry.commit_id}, {when})"
-        )
-
-    def key(self, place: int) -> str:
-        """What names the row to people."""
-        entry, inside = self._entry(place)
-        names = entry.names()
-        return names[inside] if inside < len(names) else ""
-
-    def _entry(self, place: int) -> tuple[Entry, int]:
-        which = int(np.searchsorted(self.ends, place, side="right"))
-        return self.entries[which], place - (int(self.ends[which - 1]) if which else 0)
 
 
 def _errors() -> tuple[type[Exception], ...]:

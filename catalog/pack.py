@@ -7,44 +7,28 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalog.channel import Channel, load_channel
-from catalog.feeds import feed_rows
-from catalog.fitting import Fit, broken_in_file
-from catalog.lake import writing
-from catalog.pack_content import (
-    SHEET_IMAGES,
-    Packed,
-    pack_id_of,
-    put,
-    sheet_cell,
-    sidecar,
-    write_papers,
-)
-from catalog.pack_plan import Asked, plan_pack, unfit_because
+from catalog.feeds import FeedRow
+from catalog.fitting import Fit
+from catalog.lake import Lake
+from catalog.pack_check import Checked, Files, Ready, bytes_of, check_all
+from catalog.pack_content import Packed, pack_id_of, put, sidecar, write_papers
+from catalog.pack_plan import Asked, Plan, plan_pack, unfit_because
 from catalog.pack_target import Target, open_target, plan_of
-from catalog.revocation import revoked_pack, revoked_requests
+from catalog.revocation import Revocation, revoked_pack, revoked_requests
 from catalog.rows import as_json
-from catalog.selection import EVERYTHING, LeftOut, judge, left_out_because
+from catalog.selection import LeftOut, judge, left_out_because
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError, PlatemarkError, SetupError
-from pipeline.licences import Licences
-from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
     import duckdb
-
-    from pipeline.contact_sheet import Cell
-    from pipeline.verify import Report
 
 Row = Mapping[str, Any]
 
@@ -87,67 +71,34 @@ class Pack:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """One file's bytes, why they may not go in, and its cell of the contact sheet."""
-
-    data: bytes
-    faults: tuple[str, ...]
-    cell: Cell | None
-
-
-@dataclass(frozen=True)
-class Files:
-    """How an export gets at files. `verify` reads one with the C2PA library; `locate` turns a
-    catalogued url into its path; `prepare` makes renditions, by request id their columns or why
-    there is none; `proven` names files that need no `verify` while their SHA-256 is the
-    catalogued one; `proofs` gives the ledger's inclusion proofs of signed assets, by SHA-256."""
-
-    verify: Callable[[Path], Report]
-    locate: Callable[[str], Path]
-    prepare: Callable[[Sequence[Fit]], Mapping[str, Row | str]] = lambda fits: {}
-    proven: Callable[[Sequence[Row]], set[str]] = lambda rows: set()
-    proofs: Callable[[Sequence[str]], bytes | None] = lambda sha256s: None
-
-
 def export_pack(
-    folder: Path,
+    lake: Lake,
     out: Path | str,
-    terms: UsageTerms,
+    asked: Asked,
     files: Files,
-    *,
-    where: str = EVERYTHING,
-    channel: Channel | None = None,
-    items: Mapping[str, Row] | None = None,
-    values: Mapping[str, str] | None = None,
-    licences: Licences | None = None,
-    today: date | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Pack:
-    """Writes the images that `where` names, `terms` may be given for and `channel` takes to `out`.
+    """Writes what is `asked` for, if its terms may be given and its channel takes it, to `out`.
 
     `out` is a `….zip`, a `….tar`, a folder, or a store's address. The pack is recorded in the
-    catalog in `folder` before it appears; only then is the catalog open for writing. `progress`
-    hears of each image. Raises NothingToExport, InputError (wrong condition, expired terms, `out`
-    holds another pack, the channel refuses AI images, an image was rejected or given away
-    meanwhile), SetupError (disk full), BusyError (another export writes to `out`).
+    catalog before it appears. `progress` hears of each image. Raises NothingToExport, InputError
+    (wrong condition, expired terms, a revoked pack, `out` holds another pack, the channel refuses
+    AI images, an image was rejected or given away meanwhile), SetupError (disk full), BusyError
+    (another export writes to `out`).
     """
-    today = today or datetime.now(UTC).date()
-    _refuse_expired(terms, today)
-    channel = channel or load_channel("plain")
-    asked = Asked(where, terms, channel, today, items or {}, values or {}, licences)
-    plan = plan_pack(folder, asked)
+    plan = plan_pack(lake, asked, files.locate)
     left_out = [*plan.left_out, *map(unfit_because, plan.unfit)]
     ready = _with_renditions(plan.fits, files, left_out)
     if not ready:
         raise NothingToExport(left_out)
-    told = [(each.name, row["sha256"]) for each, row in ready]
+    refuse_revoked(lake, asked, ready)
+    told = [(each.fit.name, each.row["sha256"]) for each in ready]
     target = _opened(
         out,
         plan_of(
             [
-                terms.model_dump(mode="json"),
-                channel.model_dump(mode="json"),
+                asked.terms.model_dump(mode="json"),
+                asked.channel.model_dump(mode="json"),
                 asked.items,
                 asked.values,
                 told,
@@ -156,7 +107,7 @@ def export_pack(
     )
     try:
         pack, packed = _written(target, str(out), asked, ready, files, left_out, progress)
-        _record(folder, pack, asked, packed)
+        _record(lake, pack, asked, packed)
         target.publish()
     except PlatemarkError:
         target.discard()
@@ -171,131 +122,106 @@ def export_pack(
     return pack
 
 
+def plan_checked(lake: Lake, asked: Asked, files: Files) -> Plan:
+    """What `export_pack` would write, from the same checks of the same files; writes nothing.
+
+    `files.prepare` gives the renditions that are there already; the originals stand for those still
+    to be made. Raises InputError as `export_pack` does.
+    """
+    plan = plan_pack(lake, asked, files.locate)
+    known = files.prepare(plan.fits)
+    ready = [_ready(each, known.get(each.row["request_id"])) for each in plan.fits]
+    if all(each.made for each in ready):
+        refuse_revoked(lake, asked, ready)
+    fits, unfit, left_out = [], list(plan.unfit), list(plan.left_out)
+    for item in check_all(asked, ready, files):
+        for each in item.images:
+            if each.faults:
+                left_out.append(each.left_out())
+            elif each.broken:
+                unfit.append(replace(each.ready.fit, broken=each.broken))
+            else:
+                fits.append(each.ready.fit)
+    return Plan(tuple(fits), tuple(unfit), tuple(left_out))
+
+
+def refuse_revoked(lake: Lake, asked: Asked, ready: Sequence[Ready]) -> None:
+    """Raises InputError when the pack that these images make was taken back."""
+    files = ((f"images/{each.fit.name}", each.row["sha256"]) for each in ready)
+    with lake.alone() as connection:
+        revocation = revoked_pack(connection, pack_id_of(files, asked.terms))
+    if revocation:
+        raise _revoked(revocation, "")
+
+
+def _revoked(revocation: Revocation, where: str) -> InputError:
+    remedy = "export other images, or under other terms"
+    return InputError("export", [Fault(str(revocation), where, remedy)])
+
+
 def _written(
     target: Target,
     out: str,
     asked: Asked,
-    ready: Sequence[tuple[Fit, Row]],
+    ready: Sequence[Ready],
     files: Files,
     left_out: list[LeftOut],
     progress: Callable[[int, int], None],
 ) -> tuple[Pack, list[Packed]]:
     sums: dict[str, str] = {}
-    packed = _write_images(target, asked, ready, files, left_out, sums, progress)
+    packed: list[Packed] = []
+    rows: list[FeedRow] = []
+    done = 0
+    for item in check_all(asked, ready, files):
+        rows += item.rows
+        for each in item.images:
+            if each.goes_in:
+                packed.append(_put(target, asked, each, files, sums))
+            else:
+                left_out.append(each.left_out())
+            done += 1
+            progress(done, len(ready))
     if not packed:
         raise NothingToExport(left_out)
-    rows = feed_rows(asked.channel, [one.listed for one in packed])
-    proofs = files.proofs([one.row["original_sha256"] for one in packed])
-    write_papers(target, packed, sums, asked.terms, asked.channel, rows, proofs)
+    proofs = files.proofs([one.row["sha256"] for one in packed])
+    pack_id = write_papers(target, packed, sums, asked, rows, proofs)
     sha256, size = target.complete()
-    pack_id = pack_id_of(packed, asked.terms)
     name = asked.channel.channel
     return Pack(pack_id, out, sha256, size, len(packed), tuple(left_out), name), packed
 
 
-def _with_renditions(
-    fits: Sequence[Fit], files: Files, left_out: list[LeftOut]
-) -> list[tuple[Fit, Row]]:
+def _put(target: Target, asked: Asked, each: Checked, files: Files, sums: dict[str, str]) -> Packed:
+    fit, row = each.ready.fit, each.ready.row
+    file, data = f"images/{fit.name}", bytes_of(each, files)
+    sums[file] = put(target, file, data, row["sha256"])
+    if asked.channel.sidecars and (packet := sidecar(data, asked)):
+        sums[f"{file}.xmp"] = put(target, f"{file}.xmp", packet)
+    return Packed(row, file, each.cell)
+
+
+def _with_renditions(fits: Sequence[Fit], files: Files, left_out: list[LeftOut]) -> list[Ready]:
     """Each fit with its row as it will be delivered."""
     made = files.prepare(fits)
-    ready: list[tuple[Fit, Row]] = []
+    ready: list[Ready] = []
     for each in fits:
-        row = {**each.row, "original_sha256": each.row["sha256"]}
-        if each.recipe is not None:
-            found = made.get(each.row["request_id"], "no rendition was made of it")
-            if isinstance(found, str):
-                left_out.append(left_out_because(each.row, [found]))
-                continue
-            row |= {**found, "c2pa_label": found["label"]}
-        ready.append((each, row))
+        found = made.get(each.row["request_id"], "no rendition was made of it")
+        if each.recipe is not None and isinstance(found, str):
+            left_out.append(left_out_because(each.row, [found]))
+        else:
+            ready.append(_ready(each, found))
     return ready
 
 
-def _write_images(
-    target: Target,
-    asked: Asked,
-    ready: Sequence[tuple[Fit, Row]],
-    files: Files,
-    left_out: list[LeftOut],
-    sums: dict[str, str],
-    progress: Callable[[int, int], None],
-) -> list[Packed]:
-    proven = files.proven([row for _, row in ready])
-    packed: list[Packed] = []
-
-    shown = {row["request_id"] for _, row in ready[:SHEET_IMAGES]}
-
-    def check(one: tuple[Fit, Row]) -> Checked:
-        each, row = one
-        data, faults = _verified(row, files, proven)
-        if not faults and asked.channel.rules:
-            context = asked.context(row, each.position)
-            broken = broken_in_file(asked.channel, each.position, context, data, asked.today)
-            faults = [str(one) for one in broken]
-        cell = sheet_cell(row, data) if row["request_id"] in shown and not faults else None
-        return Checked(data, tuple(faults), cell)
-
-    for done, ((each, row), checked) in enumerate(_ahead(check, ready), start=1):
-        data, faults = checked.data, checked.faults
-        if faults:
-            left_out.append(left_out_because(row, faults))
-        else:
-            file = f"images/{each.name}"
-            sums[file] = put(target, file, data, row["sha256"])
-            if asked.channel.sidecars and (packet := sidecar(data, asked.terms)):
-                sums[f"{file}.xmp"] = put(target, f"{file}.xmp", packet)
-            packed.append(Packed(row, file, asked.listed(each, row), checked.cell))
-        progress(done, len(ready))
-    return packed
+def _ready(each: Fit, rendition: Row | str | None) -> Ready:
+    row = {**each.row, "original_sha256": each.row["sha256"]}
+    if each.recipe is None:
+        return Ready(each, row)
+    if rendition is None or isinstance(rendition, str):
+        return Ready(each, row, made=False)
+    return Ready(each, row | {**rendition, "c2pa_label": rendition["label"]})
 
 
-def _verified(row: Row, files: Files, proven: set[str]) -> tuple[bytes, list[str]]:
-    """The bytes that go in, and why they must not: they are what was catalogued, and Trusted."""
-    if not row["url"]:
-        return b"", ["the file was not kept"]
-    path = files.locate(row["url"])
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return b"", [f"the file {row['url']} is missing or unreadable: {error.strerror}"]
-    found = hashlib.sha256(data).hexdigest()
-    if found != row["sha256"]:
-        return b"", [f"the file {row['url']} was altered: its SHA-256 is {found}"]
-    if found in proven:
-        return data, []
-    report = files.verify(path)
-    if report.sha256 != found:
-        return b"", [f"the file {row['url']} changed while it was verified"]
-    # The bytes are those that were signed, and pixels are decoded before they are signed.
-    if report.state != "Trusted":
-        why = "; ".join(report.why)
-        return b"", [f"C2PA state {report.state}: {why}"]
-    if report.label != row["c2pa_label"]:
-        return b"", [f"its C2PA manifest is {report.label}, catalogued was {row['c2pa_label']}"]
-    return data, []
-
-
-def _ahead(
-    work: Callable[[tuple[Fit, Row]], Checked], ready: Sequence[tuple[Fit, Row]]
-) -> Iterator[tuple[tuple[Fit, Row], Checked]]:
-    """Results in the order of `ready`, a few computed ahead by threads, never all in memory."""
-    workers = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: list[tuple[tuple[Fit, Row], Future[Checked]]] = []
-        try:
-            for one in ready:
-                waiting.append((one, pool.submit(work, one)))
-                if len(waiting) > 2 * workers:
-                    first, future = waiting.pop(0)
-                    yield first, future.result()
-            for one, future in waiting:
-                yield one, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _record(folder: Path, pack: Pack, asked: Asked, packed: Sequence[Packed]) -> None:
+def _record(lake: Lake, pack: Pack, asked: Asked, packed: Sequence[Packed]) -> None:
     """Records the export: what the pack holds once, its name and what was left out each time."""
     import pyarrow as pa
 
@@ -345,8 +271,7 @@ def _record(folder: Path, pack: Pack, asked: Asked, packed: Sequence[Packed]) ->
         if refused:
             insert_table(connection, "pack_refusals", pa.Table.from_pylist(refused))
 
-    with writing(folder) as lake:
-        lake.transact(append)
+    lake.transact(append)
 
 
 def _refuse_what_changed(
@@ -357,8 +282,7 @@ def _refuse_what_changed(
 ) -> None:
     """Packing takes minutes: in them an image may be rejected, revoked, or given away."""
     if revocation := revoked_pack(connection, pack.pack_id):
-        remedy = "export other images, or under other terms"
-        raise InputError("export", [Fault(str(revocation), pack.path, remedy)])
+        raise _revoked(revocation, pack.path)
     sha256s = {one.row["request_id"]: one.row["original_sha256"] for one in packed}
     taken_back = revoked_requests(connection, sha256s)
     faults = []
@@ -372,12 +296,6 @@ def _refuse_what_changed(
             faults.append(Fault("; ".join(reasons), where, "export again: it stays out"))
     if faults:
         raise InputError("export, no pack was written: the catalog changed meanwhile", faults)
-
-
-def _refuse_expired(terms: UsageTerms, today: date) -> None:
-    if terms.expires and terms.expires < today:
-        fault = Fault(f"they expired on {terms.expires}", f"terms {terms.id}", "renew them")
-        raise InputError("export", [fault])
 
 
 def _opened(out: Path | str, plan: str) -> Target:

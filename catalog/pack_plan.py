@@ -14,11 +14,23 @@ from typing import Any
 
 from catalog.channel import Channel
 from catalog.feeds import Listed, feed_rows
-from catalog.fitting import Fit, broken_in_file, fit, image_context, refuse_channel
-from catalog.lake import reading
+from catalog.fitting import (
+    Broken,
+    Fit,
+    asks_file,
+    broken_in_file,
+    fit,
+    image_context,
+    refuse_channel,
+    without_main,
+)
+from catalog.lake import Lake
 from catalog.revocation import revoked_requests
 from catalog.selection import LeftOut, choose, left_out_because
+from pipeline.errors import Fault, InputError
+from pipeline.images import ImageRefused
 from pipeline.licences import Licences
+from pipeline.store import sha256_of
 from pipeline.terms import UsageTerms
 
 
@@ -85,15 +97,17 @@ class Plan:
         }
 
 
-def plan_pack(folder: Path, asked: Asked) -> Plan:
-    """Chooses and fits, from the catalog in `folder` alone.
+def plan_pack(lake: Lake, asked: Asked, locate: Callable[[str], Path]) -> Plan:
+    """Chooses and fits, from the catalog alone; files are read where a main image must be found.
 
-    Raises InputError: the channel refuses AI images, a value is missing, the condition is wrong.
+    `locate` turns a catalogued url into its path. Raises InputError: the terms expired, the channel
+    refuses AI images, a value is missing, the condition is wrong.
     """
     refuse_channel(asked.channel, asked.values)
-    chosen = choose(folder, asked.where, asked.terms, asked.today, asked.licences)
-    with reading(folder) as lake:
-        taken_back = revoked_requests(lake.connection, [row["request_id"] for row in chosen.images])
+    _refuse_expired(asked)
+    chosen = choose(lake.folder, asked.where, asked.terms, asked.today, asked.licences)
+    with lake.alone() as connection:
+        taken_back = revoked_requests(connection, [row["request_id"] for row in chosen.images])
     left_out = list(chosen.left_out)
     rows = []
     for row in chosen.images:
@@ -101,8 +115,12 @@ def plan_pack(folder: Path, asked: Asked) -> Plan:
             left_out.append(left_out_because(row, [str(revocation)]))
         else:
             rows.append(row)
-    fits = fit(asked.channel, rows, asked.items, asked.values, asked.today)
-    fits = _held_to_feed(asked, fits)
+
+    def look(each: Fit) -> list[Broken]:
+        return _broken_in_original(each, asked, locate)
+
+    fits = fit(asked.channel, rows, asked.items, asked.values, asked.today, look)
+    fits = without_main(asked.channel, _held_to_feed(asked, fits))
     return Plan(
         tuple(each for each in fits if not each.broken),
         tuple(each for each in fits if each.broken),
@@ -110,19 +128,25 @@ def plan_pack(folder: Path, asked: Asked) -> Plan:
     )
 
 
-def look_into_files(plan: Plan, asked: Asked, locate: Callable[[str], Path]) -> Plan:
-    """The plan with what only the files can tell, for a dry run; originals stand for renditions."""
-    fits, unfit = [], list(plan.unfit)
-    for each in plan.fits:
-        try:
-            data = locate(each.row["url"]).read_bytes()
-        except OSError:
-            fits.append(each)  # the export itself says what is wrong with the file
-            continue
-        context = asked.context(each.row, each.position)
-        broken = broken_in_file(asked.channel, each.position, context, data, asked.today)
-        (unfit if broken else fits).append(replace(each, broken=tuple(broken)))
-    return replace(plan, fits=tuple(fits), unfit=tuple(unfit))
+def _refuse_expired(asked: Asked) -> None:
+    expires = asked.terms.expires
+    if expires and expires < asked.today:
+        fault = Fault(f"they expired on {expires}", f"terms {asked.terms.id}", "renew them")
+        raise InputError("export", [fault])
+
+
+def _broken_in_original(each: Fit, asked: Asked, locate: Callable[[str], Path]) -> list[Broken]:
+    context = asked.context(each.row, each.position)
+    if not asks_file(asked.channel, each.position, context, asked.today) or not each.row["url"]:
+        return []
+    try:
+        data = locate(each.row["url"]).read_bytes()
+        # What is wrong with the file itself is told when it is checked.
+        if sha256_of(data) != each.row["sha256"]:
+            return []
+        return broken_in_file(asked.channel, each.position, context, data, asked.today, each.recipe)
+    except (OSError, ImageRefused):
+        return []
 
 
 def unfit_because(each: Fit) -> LeftOut:

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -20,10 +21,11 @@ from typing import IO, Any, Protocol
 from catalog.pack_archive import HashedWriter, form_of
 from pipeline.errors import BusyError, Fault, InputError, SetupError
 from pipeline.store import flush
+from pipeline.verify_sums import SUMS
 
-SUMS = "SHA256SUMS"
-"""The last file of a pack; its SHA-256 stands for a pack that is no single file."""
 _UNFINISHED = ".platemark-unfinished.json"
+_WRITERS = 8
+"""Files that wait for the disk at the same time."""
 
 
 class Target(Protocol):
@@ -144,7 +146,10 @@ class ArchiveTarget:
 
 
 class FolderTarget:
-    """A folder that gets its name when all of its files are on the disk."""
+    """A folder that gets its name when all of its files are on the disk.
+
+    Files are written and flushed by threads, a few at a time: waiting for the disk takes longest.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -154,16 +159,17 @@ class FolderTarget:
         _locked(self.lock, path)
         self.names: dict[str, str] = {}
         self.size = 0
+        self.threads = ThreadPoolExecutor(_WRITERS)
+        self.writing: deque[Future[None]] = deque()
 
     def holds(self, name: str, sha256: str) -> bool:
         """Whether the interrupted export left just these bytes under this name."""
-        try:
-            with (self.part / name).open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
-                    return False
-                self.size += stream.tell()
-        except OSError:
+        size = _size_of(self.part / name, sha256)
+        if size is None:
             return False
+        # It may not have been flushed.
+        self._begin(flush, self.part / name)
+        self.size += size
         self.names[name] = sha256
         return True
 
@@ -171,24 +177,22 @@ class FolderTarget:
         """Writes the file; the folder is not visible yet."""
         file = self.part / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        self._begin(_write, file, data)
         self.names[name] = sha256
         self.size += len(data)
 
     def complete(self) -> tuple[str, int]:
-        """Flushes every file; nothing else stays in the folder."""
+        """Waits for every file; nothing else stays in the folder."""
+        while self.writing:
+            self.writing.popleft().result()
         for file in self.part.rglob("*"):
             if file.is_file() and file.relative_to(self.part).as_posix() not in self.names:
                 file.unlink()
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            list(threads.map(flush, (self.part / name for name in self.names)))
         for folder in [self.part, *(each for each in self.part.rglob("*") if each.is_dir())]:
             flush(folder)
         sha256 = self.names[SUMS]
         if self.path.exists():
-            held = self.path / SUMS
-            if not held.is_file() or hashlib.sha256(held.read_bytes()).hexdigest() != sha256:
-                raise _other_pack(self.path)
+            self._refuse_another(sha256)
         return sha256, self.size
 
     def publish(self) -> None:
@@ -202,13 +206,55 @@ class FolderTarget:
 
     def close(self) -> None:
         """Leaves the part where it is."""
+        self.threads.shutdown()
         self.lock.close()
         Path(self.lock.name).unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Removes the part."""
+        self.threads.shutdown(cancel_futures=True)
         shutil.rmtree(self.part, ignore_errors=True)
         self.close()
+
+    def _begin(self, work: Callable[..., None], *given: Any) -> None:
+        # Bounded: what waits is in memory.
+        while len(self.writing) > _WRITERS:
+            self.writing.popleft().result()
+        self.writing.append(self.threads.submit(work, *given))
+
+    def _refuse_another(self, sha256: str) -> None:
+        """What lies there must be this pack, and whole."""
+        if _size_of(self.path / SUMS, sha256) is None:
+            raise _other_pack(self.path)
+        with ThreadPoolExecutor(_WRITERS) as threads:
+            sizes = threads.map(
+                lambda name: _size_of(self.path / name, self.names[name]), self.names
+            )
+            harmed = [name for name, size in zip(self.names, sizes, strict=True) if size is None]
+        if harmed:
+            remedy = "remove it and export again, or choose another name"
+            faults = [
+                Fault("it lies there altered, or is missing", str(self.path / name), remedy)
+                for name in harmed
+            ]
+            raise InputError("export", faults)
+
+
+def _write(file: Path, data: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _size_of(file: Path, sha256: str) -> int | None:
+    """A file's bytes when they have this SHA-256 (hex), else None."""
+    try:
+        with file.open("rb") as stream:
+            same = hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+            return stream.tell() if same else None
+    except OSError:
+        return None
 
 
 class StoreTarget:

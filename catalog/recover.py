@@ -1,7 +1,7 @@
 """Finds the record of an image that lost its metadata, and says how sure that is.
 
 File bytes in, matches out: by exact bytes, by the manifest it still carries, by the watermark, by
-fingerprint. Only reads; needs neither torch nor the stored files.
+fingerprint. Only reads; needs no stored files, and torch only for images marked with TrustMark.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from catalog.lake import Lake
 from catalog.nearest import Candidate, nearest
+from pipeline.errors import SetupError
 from pipeline.images import ImageRefused, RgbImage, decode_limited
-from pipeline.soft_binding.detect import read
 from pipeline.soft_binding.fingerprint import Window, iscc_of
-from pipeline.soft_binding.payload import payload_hex
+from pipeline.soft_binding.watermarks import BY_ALGORITHM, WATERMARKS, Watermark
 from pipeline.store import sha256_of
 from pipeline.verify_c2pa import offline_context
 
@@ -60,11 +60,16 @@ class Match:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was found of a file, best first; `watermark` is the payload it carries (hex), if any."""
+    """What was found of a file, best first.
+
+    `watermark` is the value by which its watermark names a record. `unread` says why a watermark
+    that the catalog's images bear could not be looked for here; None when all were.
+    """
 
     sha256: str
     matches: tuple[Match, ...]
     watermark: str | None = None
+    unread: str | None = None
 
 
 def recover(lake: Lake, data: bytes, kinds: Sequence[Kind] | None = None) -> Recovered:
@@ -82,16 +87,14 @@ def recover(lake: Lake, data: bytes, kinds: Sequence[Kind] | None = None) -> Rec
     if "manifest" in wanted and (labels := labels_in(data)):
         for row in _rows(lake, "label", labels):
             matches.append(_match("manifest", row, 99, difference=_difference(lake, row, pixels)))
-    reading = read(pixels) if "watermark" in wanted else None
-    if reading:
-        for row in _rows(lake, "watermark", [reading.payload]):
-            seen = _difference(lake, row, pixels, reading.window)
-            matches.append(_match("watermark", row, 98, window=reading.window, difference=seen))
+    value, unread = None, None
+    if "watermark" in wanted:
+        named, value, unread = _by_watermark(lake, pixels)
+        matches += named
     if "fingerprint" in wanted and not matches:
         matches += _by_fingerprint(lake, pixels)
-    payload = payload_hex(reading.payload) if reading and matches else None
     best = {match.label: match for match in reversed(matches)}
-    return Recovered(sha256, tuple(sorted(best.values(), key=_rank)), payload)
+    return Recovered(sha256, tuple(sorted(best.values(), key=_rank)), value, unread)
 
 
 def by_binding(lake: Lake, alg: str, value: str) -> list[Match]:
@@ -99,10 +102,9 @@ def by_binding(lake: Lake, alg: str, value: str) -> list[Match]:
     from catalog.nearest import nearest_hash
     from pipeline.checks.pdq import pdq_bits
     from pipeline.soft_binding.fingerprint import ISCC, PDQ
-    from pipeline.soft_binding.watermark import ALGORITHM
 
-    if alg == ALGORITHM:
-        rows = _rows(lake, "watermark", [int(value, 16)])
+    if watermark := BY_ALGORITHM.get(alg):
+        rows = _rows(lake, "watermark", [watermark.payload_in(value)])
         return [_match("watermark", row, 98) for row in rows]
     if alg == ISCC:
         return [_match("fingerprint", row, 90) for row in _rows(lake, "iscc", [value])]
@@ -135,6 +137,46 @@ def labels_in(data: bytes) -> list[str]:
         return []
     active = store.get("active_manifest")
     return [active, *(each for each in store.get("manifests", {}) if each != active)]
+
+
+def _by_watermark(lake: Lake, pixels: RgbImage) -> tuple[list[Match], str | None, str | None]:
+    """The records that a watermark names, its value, and why one could not be looked for."""
+    unread = None
+    for each in WATERMARKS.values():
+        if not _bears(lake, each):
+            continue
+        try:
+            reading = each.read(pixels)
+        # Other signs are left to find it by.
+        except SetupError as error:
+            unread = str(error)
+            continue
+        rows = _rows(lake, "watermark", [reading.payload]) if reading else []
+        if reading and rows:
+            found = [
+                _match(
+                    "watermark",
+                    row,
+                    98,
+                    window=reading.window,
+                    difference=_difference(lake, row, pixels, reading.window),
+                )
+                for row in rows
+            ]
+            return found, each.value_of(reading.payload), None
+    return [], None, unread
+
+
+def _bears(lake: Lake, watermark: Watermark) -> bool:
+    """Whether any signed file bears it: TrustMark's model is not loaded where none does."""
+    bounds = {"least": watermark.payloads.start, "end": watermark.payloads.stop}
+    # Of the column's own type, so that files are passed over by their bounds.
+    rows = lake.rows(
+        "SELECT 1 FROM fingerprints "
+        "WHERE watermark >= $least::UBIGINT AND watermark < $end::UBIGINT LIMIT 1",
+        bounds,
+    )
+    return bool(rows)
 
 
 def _by_fingerprint(lake: Lake, pixels: RgbImage) -> list[Match]:

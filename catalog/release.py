@@ -13,6 +13,7 @@ from catalog.approval import approved_until, may_not_approve
 from catalog.lake import Lake, reading, writing
 from catalog.read import find_asset
 from catalog.review import Approval, record_review
+from catalog.stamp import record_unstamped
 from catalog.story import story
 from pipeline.errors import Fault, InputError, SetupError
 from pipeline.images import ImageRefused
@@ -195,12 +196,21 @@ def _catalogued(
         drop_staged(settings, str(asset.url))
         raise
     place(settings, [str(asset.url)])
+    record_unstamped(settings, lake, [(asset, sealed.signed)])
     return asset
 
 
 def request_of(row: Mapping[str, Any]) -> Request:
-    """A request as the catalog holds it; its `request_id` is the row's."""
-    return request_from_json({**row, **(row["recipe"] or {})})
+    """A request as the catalog holds it; its `request_id` is the row's.
+
+    Raises InputError when its prompt was erased: what it asked for cannot be signed any more.
+    """
+    request = request_from_json({**row, **(row["recipe"] or {})})
+    if any(None in (step.prompt, step.negative_prompt) for step in request.chain):
+        what = "its prompt was erased, so that what was asked for cannot be shown any more"
+        remedy = "reject it, or make the image anew from a brief"
+        raise InputError("release", [Fault(what, str(row["request_id"])[:12], remedy)])
+    return request
 
 
 def model_of(details: Mapping[str, Any]) -> Model:

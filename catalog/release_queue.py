@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from catalog.lake import Lake, reading, writing
 from catalog.release import model_of, quarantined, request_of, signed_asset, verdict_of
 from catalog.replay import named
 from catalog.rows import arrow, later_file_row, manifest_row, text_table
+from catalog.stamp import record_unstamped
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError
 from pipeline.images import decode_limited
@@ -78,15 +79,17 @@ def release_queued(
     Raises InputError for a wrong condition, SetupError when nothing can be signed or written.
     """
     identity = signing_identity(settings)
+    failed: list[NotSigned] = []
     with reading(settings.catalog) as lake:
         waiting = [
             row["request_id"]
             for row in lake.rows("SELECT request_id FROM to_sign ORDER BY recorded_at, request_id")
         ]
-    if where is not None:
-        chosen = set(named(settings.catalog, where).column("request_id").to_pylist())
-        waiting = [request_id for request_id in waiting if request_id in chosen]
-    signed, failed = 0, []
+        if where is not None:
+            chosen = set(named(settings.catalog, where).column("request_id").to_pylist())
+            waiting = [request_id for request_id in waiting if request_id in chosen]
+            failed = _erased(lake, chosen)
+    signed = 0
     with (
         writing(settings.catalog) as lake,
         ThreadPoolExecutor(min(8, os.cpu_count() or 1), "sign") as threads,
@@ -99,6 +102,18 @@ def release_queued(
                     signed += 1
             progress(min(start + AT_ONCE, len(waiting)), len(waiting))
     return Released(signed, tuple(failed))
+
+
+def _erased(lake: Lake, request_ids: Collection[str]) -> list[NotSigned]:
+    """Images that would wait, had nobody erased what they were asked for with."""
+    rows = lake.rows(
+        'SELECT request_id, sku, "index" FROM images SEMI JOIN wanted USING (request_id) '
+        "WHERE outcome = 'pass' AND asset_state = 'quarantined' AND prompt IS NULL "
+        "AND decision IS DISTINCT FROM 'reject' ORDER BY request_id",
+        wanted=text_table(request_id=sorted(request_ids)),
+    )
+    why = "its prompt was erased, so that what was asked for cannot be shown any more"
+    return [NotSigned(row["request_id"], row["sku"], row["index"], why) for row in rows]
 
 
 Finished = tuple[Asset, Signed, Mapping[str, Any]]
@@ -123,10 +138,12 @@ def _sign(
                 drop_staged(settings, str(asset.url))
             raise
         place(settings, [str(asset.url) for asset, _, row in done if row["request_id"] in kept])
+        new = [(asset, signed) for asset, signed, row in done if row["request_id"] in kept]
+        record_unstamped(settings, lake, new)
         for asset, _, row in done:
             if row["request_id"] not in kept:
                 drop_staged(settings, str(asset.url))
-    # What another process signed meanwhile is neither signed by this one nor a failure.
+    # What another process signed or replaced meanwhile is neither signed by this one nor a failure.
     yield from (
         each for each in outcomes if isinstance(each, NotSigned) or each[2]["request_id"] in kept
     )
@@ -171,26 +188,32 @@ _policy = lru_cache(maxsize=16)(policy_from_text)
 
 
 def _record(connection: duckdb.DuckDBPyConnection, done: Sequence[Finished]) -> set[str]:
-    """Records the signed files of those that still wait; returns their request ids."""
+    """Records the signed files of those that still wait; returns their request ids.
+
+    Where a run or a replay was faster, what was signed is of another attempt or policy: it is not
+    recorded, and the image waits for the next release.
+    """
     connection.register("finished", text_table(request_id=[row["request_id"] for *_, row in done]))
     try:
-        attempts = dict(
-            connection.execute(
-                "SELECT t.request_id, c.attempt FROM to_sign AS t "
-                "SEMI JOIN finished USING (request_id) JOIN raw.current AS c USING (request_id)"
+        waiting = {
+            request_id: judged
+            for request_id, *judged in connection.execute(
+                "SELECT request_id, attempt, policy_digest, sha256 FROM to_sign AS t "
+                "SEMI JOIN finished USING (request_id) JOIN raw.current USING (request_id)"
             ).fetchall()
-        )
+        }
     finally:
         connection.unregister("finished")
     now = datetime.now(UTC)
     files, stores = [], []
     for asset, signed, row in done:
-        if row["request_id"] in attempts:
-            key = {"request_id": row["request_id"], "attempt": attempts[row["request_id"]]}
+        signed_as = [row["attempt"], row["policy_digest"], row["held_sha256"]]
+        if waiting.get(row["request_id"]) == signed_as:
+            key = {"request_id": row["request_id"], "attempt": row["attempt"]}
             kept = later_file_row(asset, signed, "replay", row["perceptual_hash"])
             files.append({**key, **kept, "recorded_at": now})
             stores.append({**key, **manifest_row(asset, signed), "recorded_at": now})
     if files:
         insert_table(connection, "later_files", arrow("later_files", files))
         insert_table(connection, "manifests", arrow("manifests", stores))
-    return set(attempts)
+    return {each["request_id"] for each in files}

@@ -105,6 +105,21 @@ def to_measure(
     return sorted(filter(lambda each: each.checks, stored), key=_alike)
 
 
+def erased_images(lake: Lake, where: str) -> list[NotMeasured]:
+    """Images that a condition names and of which something was erased: they keep their verdicts.
+
+    Raises InputError for a wrong condition.
+    """
+    rows = lake.rows(
+        'SELECT request_id, sku, "index" FROM requests SEMI JOIN wanted USING (request_id) '
+        "WHERE left(request_id, 12) IN "
+        "(SELECT row_key FROM raw.ledger_erasures WHERE table_name = 'images') ORDER BY request_id",
+        wanted=named(lake.folder, where),
+    )
+    why = "a text of it was erased: it keeps the scores and the verdict that it has"
+    return [NotMeasured(row["request_id"], row["sku"], row["index"], why) for row in rows]
+
+
 def _rows(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Each lacking image with the file that is left: the quarantined one, which has no losses."""
     found: list[dict[str, Any]] = (

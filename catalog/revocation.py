@@ -106,8 +106,8 @@ def revoked_requests(
     connection.register("asked", text_table(request_id=list(request_ids)))
     try:
         rows = connection.execute(
-            f"SELECT {_COLUMNS} FROM revocations SEMI JOIN asked USING (request_id) "
-            "WHERE kind = 'asset'"
+            f"SELECT {_COLUMNS} FROM raw.revocations SEMI JOIN asked USING (request_id) "
+            "WHERE kind = 'asset' ORDER BY revoked_at DESC"
         ).fetchall()
     finally:
         connection.unregister("asked")
@@ -117,7 +117,9 @@ def revoked_requests(
 def revoked_pack(connection: duckdb.DuckDBPyConnection, pack_id: str) -> Revocation | None:
     """The revocation of a pack, None when it stands."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM revocations WHERE kind = 'pack' AND pack_id = ?", [pack_id]
+        f"SELECT {_COLUMNS} FROM raw.revocations WHERE kind = 'pack' AND pack_id = ? "
+        "ORDER BY revoked_at LIMIT 1",
+        [pack_id],
     ).fetchone()
     return Revocation(*row) if row else None
 

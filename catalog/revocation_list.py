@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
 from catalog.lake import Lake
 from catalog.revocation import Revocation, as_json
-from pipeline.certificates import described, signature_belongs
+from pipeline.certificates import ACCEPTED_USES, described, signature_belongs
 from pipeline.errors import Fault, InputError
 from pipeline.keys import Identity
 from pipeline.request import canonical_json
@@ -108,22 +108,52 @@ def _by_sha256(listed: list[dict[str, Any]]) -> dict[str, list[Revocation]]:
 
 
 def _refuse_stranger(chain: list[x509.Certificate], anchors: bytes, when: datetime) -> None:
+    """Path validation (RFC 5280, 6.1) as far as C2PA's certificates need it. Raises ValueError."""
     roots = x509.load_pem_x509_certificates(anchors) if anchors.strip() else []
-    if not chain[0].not_valid_before_utc <= when <= chain[0].not_valid_after_utc:
+    if not all(each.not_valid_before_utc <= when <= each.not_valid_after_utc for each in chain):
         raise ValueError("it was signed outside its certificate's validity")
-    for child, parent in pairwise(chain):
-        if not _issued(child, parent):
+    _refuse_leaf(chain[0])
+    for place, (child, parent) in enumerate(pairwise(chain)):
+        if not _issued(child, parent, below=place):
             raise ValueError("its chain of certificates does not hold")
-    if not any(chain[-1] == root or _issued(chain[-1], root) for root in roots):
+    below = len(chain) - 1
+    if not any(chain[-1] == root or _issued(chain[-1], root, below) for root in roots):
         raise ValueError(f"no configured root vouches for its signer, {described(chain[0])}")
 
 
-def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
+def _refuse_leaf(leaf: x509.Certificate) -> None:
+    """Only what may sign images may sign lists."""
+    basic = _extension(leaf, x509.BasicConstraints)
+    usage = _extension(leaf, x509.KeyUsage)
+    uses = _extension(leaf, x509.ExtendedKeyUsage) or ()
+    signs = usage is not None and usage.digital_signature
+    if (basic and basic.ca) or not signs or not any(use in ACCEPTED_USES for use in uses):
+        raise ValueError(f"its certificate is not one that signs images: {described(leaf)}")
+
+
+def _issued(child: x509.Certificate, parent: x509.Certificate, below: int) -> bool:
+    """Whether `parent` may issue certificates, has issued `child`, and allows as many
+    intermediate ones below itself."""
+    basic = _extension(parent, x509.BasicConstraints)
+    if basic is None or not basic.ca:
+        return False
+    if basic.path_length is not None and basic.path_length < below:
+        return False
+    usage = _extension(parent, x509.KeyUsage)
+    if usage is not None and not usage.key_cert_sign:
+        return False
     try:
         child.verify_directly_issued_by(parent)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def _extension(certificate: x509.Certificate, kind: type[Any]) -> Any:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _signed(data: bytes, identity: Identity) -> bytes:

@@ -1,17 +1,19 @@
 """Time stamps that an authority owes: which signed files lack one, and giving it later.
 
-A stamped file is a new asset of the same image (`made_by` stamp); the one before stays known.
+A stamped file is a new asset of the same image (`made_by` stamp), or a new rendition; the one
+before stays known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
+from catalog.rendition_rows import insert_renditions
 from catalog.rows import arrow, later_file_row, manifest_row, text_table
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError, SetupError
@@ -58,12 +60,28 @@ def owed_table(produced: Sequence[Produced], now: datetime) -> pa.Table | None:
 
     For runs with a configured authority: written with the batch, in its transaction.
     """
-    unstamped = [
-        one.asset.sha256
+    signed = (
+        (one.asset.sha256, one.signed.manifest, one.signed.label)
         for one in produced
-        if one.asset and one.signed and not is_stamped(one.signed.manifest, one.signed.label)
-    ]
-    return _owed_rows(unstamped, now) if unstamped else None
+        if one.asset and one.signed
+    )
+    return owed_rows(signed, now)
+
+
+def owed_rows(signed: Iterable[tuple[str, bytes, str]], now: datetime) -> pa.Table | None:
+    """The same for files as (SHA-256, manifest store, label)."""
+    lacking = [sha256 for sha256, store, label in signed if not is_stamped(store, label)]
+    return _owed_rows(lacking, now) if lacking else None
+
+
+def record_unstamped(
+    settings: Settings, lake: Lake, signed: Iterable[tuple[Asset, Signed]]
+) -> None:
+    """Records files that were signed outside a run as owed a time stamp, where an authority is
+    configured and gave none."""
+    if settings.signing.timestamp_url:
+        lacking = [asset.sha256 for asset, one in signed if not is_stamped(one.manifest, one.label)]
+        record_owed(lake, lacking)
 
 
 def record_owed(lake: Lake, sha256s: Sequence[str]) -> None:
@@ -154,6 +172,17 @@ SEMI JOIN (SELECT request_id FROM assets SEMI JOIN wanted USING (sha256)) AS w
 JOIN raw.current AS c ON c.request_id = a.request_id
 WHERE a.state = 'signed'
 """
+_RENDITIONS = """
+WITH meant AS (
+    SELECT original_sha256, recipe::VARCHAR AS recipe
+    FROM renditions SEMI JOIN wanted USING (sha256))
+SELECT n.request_id, n.sha256, n.url, n.mime, n.width, n.height, '' AS pixels_sha256,
+       n.original_sha256, n.recipe::VARCHAR AS recipe, n.actions,
+       row_number() OVER (PARTITION BY n.original_sha256, n.recipe::VARCHAR
+                          ORDER BY n.made_at DESC, n.sha256) = 1 AS newest
+FROM renditions AS n
+SEMI JOIN meant ON meant.original_sha256 = n.original_sha256 AND meant.recipe = n.recipe::VARCHAR
+"""
 
 
 def _stamp_part(
@@ -163,7 +192,9 @@ def _stamp_part(
     threads: ThreadPoolExecutor,
     sha256s: Sequence[str],
 ) -> Iterator[NotStamped | _Done]:
-    found = {row["sha256"]: row for row in lake.rows(_FILES, wanted=text_table(sha256=sha256s))}
+    wanted = text_table(sha256=sha256s)
+    rows = [*lake.rows(_RENDITIONS, wanted=wanted), *lake.rows(_FILES, wanted=wanted)]
+    found = {row["sha256"]: row for row in rows}
     known = [found[sha256] for sha256 in sha256s if sha256 in found]
     yield from (
         NotStamped(sha256, "the catalog has no such signed file")
@@ -228,24 +259,43 @@ def _record(
         connection.unregister("stamping")
     already = {sha256 for (sha256,) in taken}
     now = datetime.now(UTC)
-    files, stores, stamps = [], [], []
+    files, stores, stamps, renditions = [], [], [], []
     for asset, signed, row in done:
         if row["sha256"] in already:
+            continue
+        stamps.append((row["sha256"], row["request_id"], asset.sha256))
+        if "recipe" in row:
+            renditions.append(_rendition(asset, signed, row))
             continue
         key = {"request_id": row["request_id"], "attempt": row["attempt"]}
         kept = later_file_row(asset, signed, "stamp", row["perceptual_hash"])
         files.append({**key, **kept, "recorded_at": now})
         stores.append({**key, **manifest_row(asset, signed), "recorded_at": now})
-        stamps.append((row["sha256"], row["request_id"], asset.sha256))
     if files:
         insert_table(connection, "later_files", arrow("later_files", files))
         insert_table(connection, "manifests", arrow("manifests", stores))
+    if renditions:
+        insert_renditions(connection, renditions, now)
+    if stamps:
         names = ("asset_sha256", "request_id", "stamped_sha256")
         columns = dict(zip(names, zip(*stamps, strict=True), strict=True))
         table = text_table(**columns, authority=[authority] * len(stamps))
         moment = pa.array([now] * len(stamps), pa.timestamp("us", tz="UTC"))
         insert_table(connection, "stamps", table.append_column("stamped_at", moment))
     return {sha256 for sha256, _, _ in stamps}
+
+
+def _rendition(asset: Asset, signed: Signed, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A stamped rendition's columns: of the same original and recipe as the one before."""
+    same = ("request_id", "original_sha256", "recipe", "actions")
+    return {
+        **{name: row[name] for name in same},
+        **{name: getattr(asset, name) for name in ("sha256", "url", "mime", "width", "height")},
+        "size": asset.size,
+        "label": signed.label,
+        "certificate": signed.certificate,
+        "store": signed.manifest,
+    }
 
 
 def _owed_rows(sha256s: Sequence[str], now: datetime) -> pa.Table:

@@ -17,7 +17,7 @@ from pipeline.verify import Report
 def record_verifications(lake: Lake, reports: Sequence[Report]) -> int:
     """Appends a row for each report of a file that was hashed; returns how many there were.
 
-    Reports of depth `manifest` have no SHA-256 and are left out.
+    Reports without a SHA-256 are left out.
     """
     import pyarrow as pa
 

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from pipeline.verify import Report
 
 SDK = "c2pa-python"
-# Verified by the library that is installed now: when a run or an export signed it, or since.
+# Verified by the library that is installed now: when a run or an export signed it, or since. From
+# the tables themselves: attempts that do not count were signed and verified like others.
 _VERIFIED_BY_THIS_SDK = """
-SELECT a.sha256 FROM wanted JOIN assets AS a USING (sha256)
-JOIN requests AS r USING (request_id) JOIN runs USING (run_id)
-WHERE a.state = 'signed' AND a.made_by = 'run' AND json_extract_string(versions, $path) = $version
+SELECT i.sha256 FROM wanted JOIN raw.images AS i USING (sha256)
+WHERE i.asset_state = 'signed' AND i.run_id IN (
+    SELECT run_id FROM raw.runs WHERE json_extract_string(versions, $path) = $version)
 UNION
-SELECT n.sha256 FROM wanted JOIN renditions AS n USING (sha256) WHERE n.sdk = $version
+SELECT n.sha256 FROM wanted JOIN raw.renditions AS n USING (sha256) WHERE n.sdk = $version
 UNION
-SELECT v.sha256 FROM wanted JOIN verifications AS v USING (sha256)
+SELECT v.sha256 FROM wanted JOIN raw.verifications AS v USING (sha256)
 WHERE v.state = 'Trusted' AND v.verifier = $verifier
 """
 

@@ -1,7 +1,8 @@
 -- The views that people read (schema main), over the tables of schema.sql.
 
 -- Attempts that do not count: where a request was made, all but its first finished attempt, else all
--- but the last. Upkeep has settled most; those since are compared here, however many they are.
+-- but the last. Upkeep has settled most; those since are compared here, however many they are. As a
+-- list, so that few are expected: else all images would be kept in memory, and looked up for these.
 CREATE OR REPLACE VIEW raw.superseded_since AS
 WITH fresh AS (
     SELECT request_key FROM raw.images
@@ -10,7 +11,8 @@ WITH fresh AS (
 tried AS (
     SELECT request_id, request_key, attempt, state
     FROM raw.images SEMI JOIN fresh USING (request_key))
-SELECT t.request_id, t.request_key, t.attempt FROM tried AS t
+SELECT unnest(list(struct_pack(t.request_id, t.request_key, t.attempt)), recursive := true)
+FROM tried AS t
 JOIN (SELECT request_id, coalesce(min(attempt) FILTER (state = 'done'), max(attempt)) AS attempt
       FROM tried GROUP BY request_id) AS c USING (request_id)
 WHERE t.attempt <> c.attempt;
@@ -19,95 +21,107 @@ CREATE OR REPLACE VIEW raw.superseded AS
 FROM raw.superseded_attempts UNION FROM raw.superseded_since;
 
 -- One row a request of which something was said after its attempt was recorded: attempts that do not
--- count, new terms, a replay's verdict, a person's decision, a file made later. Few requests have
--- any, and the images' rows are joined with nothing else. An approval holds until it expires, and for
--- the rules that it was given for: a replay that holds an image back for another one asks again.
+-- count, new terms, a replay's verdict, a person's decision, a file made later, an erasure. Few
+-- requests have any, and the images' rows are joined with nothing else. An approval holds until it
+-- expires, and for the rules that it was given for: a replay that holds an image back for another one
+-- asks again. That of an attempt that does not count is void; a rejection stays one.
 CREATE OR REPLACE VIEW raw.since AS
 SELECT *, decision = 'approve' AND coalesce(approved_until > now(), true)
-          AND (replayed IS NULL OR coalesce(list_has_all(rules, list_transform(
-                  list_filter(reasons, lambda one: one.outcome = 'review'),
-                  lambda one: one.rule)), false)) AS approval_holds
+          AND (NOT replayed OR coalesce(list_has_all(rules, asked), false)) AS approval_holds
 FROM (
     SELECT request_key, any_value(request_id) AS request_id,
            list(superseded) FILTER (superseded IS NOT NULL) AS superseded,
-           any_value(renewed) AS renewed, any_value(terms) AS terms,
-           any_value(terms_id) AS terms_id, any_value(expires) AS expires,
-           any_value(replayed) AS replayed, any_value(outcome) AS outcome,
-           any_value(policy) AS policy, any_value(policy_version) AS policy_version,
-           any_value(policy_digest) AS policy_digest, any_value(reasons) AS reasons,
-           any_value(verdict_at) AS verdict_at, any_value(replay_id) AS replay_id,
-           any_value(decision) AS decision, any_value(reviewer) AS reviewer,
-           any_value(review_reason) AS review_reason, any_value(reviewed_at) AS reviewed_at,
-           any_value(approved_until) AS approved_until, any_value(rules) AS rules,
-           any_value(remade) AS remade, any_value(sha256) AS sha256,
-           any_value(asset_state) AS asset_state, any_value(url) AS url, any_value(mime) AS mime,
-           any_value(size) AS size, any_value(pixels_sha256) AS pixels_sha256,
-           any_value(perceptual_hash) AS perceptual_hash, any_value(c2pa_label) AS c2pa_label,
-           any_value(certificate) AS certificate
+           bool_or(erased) AS erased, bool_or(renewed IS NOT NULL) AS renewed,
+           arg_max_null(terms, renewed) AS terms, arg_max_null(terms_id, renewed) AS terms_id,
+           arg_max_null(expires, renewed) AS expires,
+           bool_or(replayed IS NOT NULL) AS replayed,
+           arg_max_null(outcome, replayed) AS outcome, arg_max_null(policy, replayed) AS policy,
+           arg_max_null(policy_version, replayed) AS policy_version,
+           arg_max_null(policy_digest, replayed) AS policy_digest,
+           arg_max_null(reasons, replayed) AS reasons, arg_max_null(asked, replayed) AS asked,
+           arg_max_null(verdict_at, replayed) AS verdict_at,
+           arg_max_null(replay_id, replayed) AS replay_id,
+           arg_max_null(decision, reviewed) AS decision,
+           arg_max_null(reviewer, reviewed) AS reviewer,
+           arg_max_null(review_reason, reviewed) AS review_reason,
+           arg_max_null(reviewed_at, reviewed) AS reviewed_at,
+           arg_max_null(approved_until, reviewed) AS approved_until,
+           arg_max_null(rules, reviewed) AS rules,
+           bool_or(remade IS NOT NULL) AS remade, arg_max_null(sha256, remade) AS sha256,
+           arg_max_null(asset_state, remade) AS asset_state, arg_max_null(url, remade) AS url,
+           arg_max_null(mime, remade) AS mime, arg_max_null(size, remade) AS size,
+           arg_max_null(pixels_sha256, remade) AS pixels_sha256,
+           arg_max_null(perceptual_hash, remade) AS perceptual_hash,
+           arg_max_null(c2pa_label, remade) AS c2pa_label,
+           arg_max_null(certificate, remade) AS certificate
     FROM (
         SELECT request_key, request_id, attempt AS superseded FROM raw.superseded
         UNION ALL BY NAME
-        SELECT left(request_id, 32)::UUID AS request_key, request_id, true AS renewed,
-               arg_max_null(terms, recorded_at) AS terms,
-               arg_max_null(terms_id, recorded_at) AS terms_id,
-               arg_max_null(expires, recorded_at) AS expires
-        FROM raw.terms GROUP BY request_id
+        -- Statistics tell which files have none; as a list for the reason above.
+        SELECT one.request_key, one.request_id, true AS erased
+        FROM (SELECT unnest(list(struct_pack(request_key, request_id))) AS one
+              FROM raw.images WHERE prompt IS NULL)
         UNION ALL BY NAME
-        SELECT left(request_id, 32)::UUID AS request_key, request_id, true AS replayed,
-               arg_max_null(outcome, last) AS outcome, arg_max_null(policy, last) AS policy,
-               arg_max_null(policy_version, last) AS policy_version,
-               arg_max_null(policy_digest, last) AS policy_digest,
-               arg_max_null(reasons, last) AS reasons, arg_max_null(decided_at, last) AS verdict_at,
-               arg_max_null(replay_id, last) AS replay_id
-        FROM (SELECT *, concat(epoch_us(decided_at), replay_id) AS last FROM raw.replayed_verdicts
-              ANTI JOIN raw.superseded USING (request_id, attempt)) GROUP BY request_id
+        SELECT left(request_id, 32)::UUID AS request_key, request_id, recorded_at AS renewed,
+               terms, terms_id, expires
+        FROM raw.terms
         UNION ALL BY NAME
-        SELECT left(request_id, 32)::UUID AS request_key, request_id,
-               arg_max_null(decision, last) AS decision, arg_max_null(reviewer, last) AS reviewer,
-               arg_max_null(reason, last) AS review_reason,
-               arg_max_null(decided_at, last) AS reviewed_at,
-               arg_max_null(expires, last) AS approved_until, arg_max_null(rules, last) AS rules
-        FROM (SELECT *, concat(epoch_us(decided_at), review_id) AS last FROM raw.reviews)
-        GROUP BY request_id
-        UNION ALL BY NAME
-        SELECT left(request_id, 32)::UUID AS request_key, request_id, true AS remade,
-               arg_max_null(sha256, last) AS sha256, arg_max_null(state, last) AS asset_state,
-               arg_max_null(url, last) AS url, arg_max_null(mime, last) AS mime,
-               arg_max_null(size, last) AS size,
-               arg_max_null(pixels_sha256, last) AS pixels_sha256,
-               arg_max_null(perceptual_hash, last) AS perceptual_hash,
-               arg_max_null(c2pa_label, last) AS c2pa_label,
-               arg_max_null(certificate, last) AS certificate
-        FROM (SELECT *, concat(state = 'signed', epoch_us(recorded_at), sha256) AS last
-              FROM raw.later_files ANTI JOIN raw.superseded USING (request_id, attempt))
-        GROUP BY request_id)
+        SELECT * EXCLUDE (attempt)
+        FROM (
+            SELECT left(request_id, 32)::UUID AS request_key, request_id, attempt,
+                   concat(epoch_us(decided_at), replay_id) AS replayed, outcome, policy,
+                   policy_version, policy_digest, reasons,
+                   list_transform(list_filter(reasons, lambda one: one.outcome = 'review'),
+                                  lambda one: one.rule) AS asked,
+                   decided_at AS verdict_at, replay_id
+            FROM raw.replayed_verdicts
+            UNION ALL BY NAME
+            SELECT left(request_id, 32)::UUID AS request_key, request_id,
+                   CASE WHEN decision = 'approve' THEN attempt END AS attempt,
+                   concat(epoch_us(decided_at), review_id) AS reviewed, decision, reviewer,
+                   reason AS review_reason, decided_at AS reviewed_at, expires AS approved_until,
+                   rules
+            FROM raw.reviews
+            UNION ALL BY NAME
+            SELECT left(request_id, 32)::UUID AS request_key, request_id, attempt,
+                   concat(state = 'signed', epoch_us(recorded_at), sha256) AS remade, sha256,
+                   state AS asset_state, url, mime, size, pixels_sha256, perceptual_hash,
+                   c2pa_label, certificate
+            FROM raw.later_files) ANTI JOIN raw.superseded USING (request_key, attempt))
     GROUP BY request_key);
 
 -- One row a request, wide: the attempt that counts, with what was said since in place of what was
--- recorded at first. The other views are parts of it.
+-- recorded at first. The other views are parts of it. `cleared`: passed or approved, signed, not
+-- rejected by a person, and its prompt not erased.
 CREATE OR REPLACE VIEW raw.counted AS
-SELECT r.* EXCLUDE (terms, terms_id, expires, outcome, policy, policy_version, policy_digest,
-                    reasons, sha256, asset_state, url, mime, size, pixels_sha256, perceptual_hash,
-                    c2pa_label, certificate),
-       CASE WHEN s.renewed THEN s.terms ELSE r.terms END AS terms,
-       CASE WHEN s.renewed THEN s.terms_id ELSE r.terms_id END AS terms_id,
-       CASE WHEN s.renewed THEN s.expires ELSE r.expires END AS expires,
-       coalesce(s.outcome, r.outcome) AS outcome, coalesce(s.policy, r.policy) AS policy,
-       coalesce(s.policy_version, r.policy_version) AS policy_version,
-       coalesce(s.policy_digest, r.policy_digest) AS policy_digest,
-       CASE WHEN s.replayed THEN s.reasons ELSE r.reasons END AS reasons,
-       coalesce(s.verdict_at, r.recorded_at) AS verdict_at, s.replay_id,
-       s.decision, s.reviewer, s.review_reason, s.reviewed_at, s.approved_until, s.approval_holds,
-       coalesce(s.sha256, r.sha256) AS sha256,
-       coalesce(s.asset_state, r.asset_state) AS asset_state,
-       CASE WHEN s.remade THEN s.url ELSE r.url END AS url, coalesce(s.mime, r.mime) AS mime,
-       coalesce(s.size, r.size) AS size,
-       coalesce(s.pixels_sha256, r.pixels_sha256) AS pixels_sha256,
-       coalesce(s.perceptual_hash, r.perceptual_hash) AS perceptual_hash,
-       CASE WHEN s.remade THEN s.c2pa_label ELSE r.c2pa_label END AS c2pa_label,
-       CASE WHEN s.remade THEN s.certificate ELSE r.certificate END AS certificate
-FROM raw.images AS r LEFT JOIN raw.since AS s ON s.request_key = r.request_key
-WHERE s.superseded IS NULL OR NOT list_contains(s.superseded, r.attempt);
+SELECT *, coalesce(asset_state = 'signed' AND decision IS DISTINCT FROM 'reject'
+                   AND erased IS NULL
+                   AND (outcome = 'pass' OR (outcome = 'review' AND approval_holds)), false)
+              AS cleared
+FROM (
+    SELECT r.* EXCLUDE (terms, terms_id, expires, outcome, policy, policy_version, policy_digest,
+                        reasons, sha256, asset_state, url, mime, size, pixels_sha256,
+                        perceptual_hash, c2pa_label, certificate),
+           CASE WHEN s.renewed THEN s.terms ELSE r.terms END AS terms,
+           CASE WHEN s.renewed THEN s.terms_id ELSE r.terms_id END AS terms_id,
+           CASE WHEN s.renewed THEN s.expires ELSE r.expires END AS expires,
+           coalesce(s.outcome, r.outcome) AS outcome, coalesce(s.policy, r.policy) AS policy,
+           coalesce(s.policy_version, r.policy_version) AS policy_version,
+           coalesce(s.policy_digest, r.policy_digest) AS policy_digest,
+           CASE WHEN s.replayed THEN s.reasons ELSE r.reasons END AS reasons,
+           coalesce(s.verdict_at, r.recorded_at) AS verdict_at, s.replay_id,
+           s.decision, s.reviewer, s.review_reason, s.reviewed_at, s.approved_until,
+           s.approval_holds, s.erased,
+           coalesce(s.sha256, r.sha256) AS sha256,
+           coalesce(s.asset_state, r.asset_state) AS asset_state,
+           CASE WHEN s.remade THEN s.url ELSE r.url END AS url, coalesce(s.mime, r.mime) AS mime,
+           coalesce(s.size, r.size) AS size,
+           coalesce(s.pixels_sha256, r.pixels_sha256) AS pixels_sha256,
+           coalesce(s.perceptual_hash, r.perceptual_hash) AS perceptual_hash,
+           CASE WHEN s.remade THEN s.c2pa_label ELSE r.c2pa_label END AS c2pa_label,
+           CASE WHEN s.remade THEN s.certificate ELSE r.certificate END AS certificate
+    FROM raw.images AS r LEFT JOIN raw.since AS s ON s.request_key = r.request_key
+    WHERE s.superseded IS NULL OR NOT list_contains(s.superseded, r.attempt));
 
 CREATE OR REPLACE VIEW raw.current AS SELECT request_id, attempt FROM raw.counted;
 
@@ -246,19 +260,22 @@ QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY registered_at DESC) = 1;
 -- One row a fault of an item that a run went on without.
 CREATE OR REPLACE VIEW refused_items AS SELECT * EXCLUDE (salt) FROM raw.refused_items;
 
+-- One row a score of a signature: its place in the lists of an image.
+CREATE OR REPLACE VIEW raw.score_places AS
+SELECT signature, score.check_name, score.name, score.detector, score.revision, place
+FROM (SELECT signature, unnest(scores) AS score, generate_subscripts(scores, 1) AS place
+      FROM (SELECT DISTINCT * FROM raw.signatures));
+
 -- One row a score, as last measured: `score` is what a policy's rule calls it, check_name.name.
 CREATE OR REPLACE VIEW scores AS
-SELECT s.request_id, n.score.check_name || '.' || n.score.name AS score,
-       n.score.check_name AS check_name, n.score.name AS name, s."values"[n.place] AS value,
-       s.evidence[n.place] AS evidence, n.score.detector AS detector,
-       n.score.revision AS revision
+SELECT s.request_id, n.check_name || '.' || n.name AS score, n.check_name, n.name,
+       s."values"[n.place] AS value, s.evidence[n.place] AS evidence, n.detector, n.revision
 FROM (SELECT r.request_id, coalesce(a.signature, r.signature) AS signature,
              coalesce(a."values", r."values") AS "values",
              coalesce(a.evidence, r.evidence) AS evidence
       FROM raw.counted AS r LEFT JOIN raw.latest_rescored AS a
            ON a.request_key = r.request_key AND a.attempt = r.attempt) AS s
-JOIN (SELECT signature, unnest(scores) AS score, generate_subscripts(scores, 1) AS place
-      FROM (SELECT DISTINCT * FROM raw.signatures)) AS n USING (signature);
+JOIN raw.score_places AS n USING (signature);
 
 -- One row a policy's word on one image, the original one and those of later replays.
 CREATE OR REPLACE VIEW verdict_history AS
@@ -304,13 +321,16 @@ SELECT DISTINCT * FROM (
     SELECT request_id, attempt, 'tool', step ->> '$.region.tool', step ->> '$.region.tool_revision'
     FROM steps WHERE (step ->> '$.region.tool') <> '');
 
--- One row a person's decision; `counts` marks the last one on each image.
+-- One row a person's decision; `counts` marks the last one on each image that is not void (raw.since).
 CREATE OR REPLACE VIEW reviews AS
 SELECT r.review_id, r.request_id, r.decision, r.reviewer, r.roles, r.reason, r.decided_at,
        r.expires, r.rules, r.asset_sha256,
-       row_number() OVER (PARTITION BY r.request_id
-                          ORDER BY r.decided_at DESC, r.review_id DESC) = 1 AS counts
-FROM raw.reviews AS r;
+       coalesce(concat(epoch_us(r.decided_at), r.review_id) = l.reviewed, false) AS counts
+FROM raw.reviews AS r LEFT JOIN (
+    SELECT w.request_id, max(concat(epoch_us(w.decided_at), w.review_id)) AS reviewed
+    FROM raw.reviews AS w ANTI JOIN raw.superseded AS s ON s.request_id = w.request_id
+         AND s.attempt = CASE WHEN w.decision = 'approve' THEN w.attempt END
+    GROUP BY w.request_id) AS l USING (request_id);
 
 -- One row a file; an approved image has two, the quarantined one and the signed one.
 CREATE OR REPLACE VIEW assets AS
@@ -331,8 +351,7 @@ FROM raw.manifests AS m ANTI JOIN raw.superseded USING (request_id, attempt)
 QUALIFY row_number() OVER (PARTITION BY m.request_id, m.asset_sha256 ORDER BY m.recorded_at) = 1;
 
 -- One row an image, wide: request, verdict, review and the file that counts (the signed one, if
--- any). This is what `export --where` selects from. `cleared`: passed or approved, signed, and not
--- rejected by a person.
+-- any). This is what `export --where` selects from.
 CREATE OR REPLACE VIEW images AS
 SELECT request_id, sku, "index", campaign, client, mode, model, model_revision,
        (SELECT licences FROM raw.model_licences)[concat(model, chr(31), model_revision)]
@@ -341,19 +360,16 @@ SELECT request_id, sku, "index", campaign, client, mode, model, model_revision,
        recipe, terms, terms_id, expires, state, error, run_id, recorded_at, generate_ms, outcome,
        policy, policy_version, policy_digest, reasons, decision, reviewer, review_reason,
        reviewed_at, approved_until, sha256, asset_state, url, mime, size, pixels_sha256,
-       perceptual_hash, c2pa_label, certificate, approval_holds,
-       coalesce(asset_state = 'signed' AND decision IS DISTINCT FROM 'reject'
-                AND (outcome = 'pass' OR (outcome = 'review' AND approval_holds)), false)
-           AS cleared
+       perceptual_hash, c2pa_label, certificate, approval_holds, cleared
 FROM raw.counted;
 
 -- One row an image that a replay let pass and that lies unsigned in quarantine: `platemark release`
--- signs it. What a person rejected stays rejected.
+-- signs it. What a person rejected stays rejected, what was erased is not signed.
 CREATE OR REPLACE VIEW to_sign AS
 SELECT request_id, sku, "index", campaign, client, policy, policy_version, policy_digest, sha256,
        url, recorded_at
 FROM images WHERE outcome = 'pass' AND asset_state = 'quarantined'
-              AND decision IS DISTINCT FROM 'reject';
+              AND decision IS DISTINCT FROM 'reject' AND prompt IS NOT NULL;
 
 -- One row a pack and file name that it was exported under, as last exported, with its terms. The
 -- same images under the same terms are the same pack (`pack_id`), however often it is exported.

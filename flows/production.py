@@ -27,7 +27,7 @@ from catalog.checking import ready_checks
 from catalog.fingerprints import index_signed
 from catalog.lake import Lake, writing
 from catalog.ledger import place_of
-from catalog.ledger_checkpoints import write_checkpoint
+from catalog.ledger_checkpoints import ready_to_sign, write_checkpoint
 from catalog.licensing import record_input_licences
 from catalog.read import (
     catalogued_images,
@@ -35,6 +35,7 @@ from catalog.read import (
     done_under_other_policies,
     knows,
 )
+from catalog.renditions import catalogued_renditions
 from catalog.write import (
     commit_batch,
     finish_run,
@@ -58,6 +59,7 @@ from pipeline.produce import Bench, check_and_seal, failed, keep_steps
 from pipeline.records import Produced
 from pipeline.request import Request
 from pipeline.settings import Settings
+from pipeline.soft_binding.watermarks import ready_to_mark
 from pipeline.store import flush_staging, place, settle
 from pipeline.train.card import trained_on
 
@@ -256,6 +258,7 @@ class Production:
     def _set_up(self) -> Bench:
         identity = signing_identity(self.settings)
         policy, store = self.plan.policy, self.store
+        ready_to_mark(policy)
         checks = ready_checks(
             self._lake,
             self.settings,
@@ -374,17 +377,29 @@ def open_production(settings: Settings, plan: Plan, patience: float = 0) -> Iter
     """
     device = pick_device(settings.device)
     with workspace_lock(settings, patience), writing(settings.catalog) as lake:
+        ready_to_sign(lake, place_of(settings))
         with staging_lock(settings, alone=True):
-            settle(settings, lambda sha256s: set(knows(lake, sha256s)))
+            settle(
+                settings,
+                lambda sha256s: {*knows(lake, sha256s), *catalogued_renditions(lake, sha256s)},
+            )
         production = Production(settings, plan, lake, device, str(uuid.uuid4()))
-        status, detail = "interrupted", None
         try:
             yield production
-            status = "completed"
-        except Exception as error:
-            status, detail = "failed", f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            status, detail = "interrupted", None
+            if isinstance(error, Exception):
+                status, detail = "failed", f"{type(error).__name__}: {error}"
+            try:
+                _end(production, status, detail)
+            except Exception as second:
+                # What stopped the run comes first; the next run signs what this one could not.
+                _log.warning("the run's end was not recorded: %s", second)
             raise
-        finally:
-            production.close()
-            if production.batches:
-                production.conclude(status, detail)
+        _end(production, "completed", None)
+
+
+def _end(production: Production, status: str, detail: str | None) -> None:
+    production.close()
+    if production.batches:
+        production.conclude(status, detail)

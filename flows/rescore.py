@@ -20,7 +20,15 @@ from catalog.checking import ready_checks
 from catalog.detectors_today import detectors_today
 from catalog.lake import Lake, writing
 from catalog.read import catalogued_images
-from catalog.rescore import NotMeasured, Stored, batches, measure, to_measure, words_of_items
+from catalog.rescore import (
+    NotMeasured,
+    Stored,
+    batches,
+    erased_images,
+    measure,
+    to_measure,
+    words_of_items,
+)
 from flows import artifacts
 from pipeline.checks.protocol import Check
 from pipeline.generate.device import pick_device
@@ -48,6 +56,7 @@ class Rescoring:
         self.batches = batches(self.kept, settings.batch_size or device.batch_size)
         self.measured = 0
         self.lost = [_discarded(each) for each in self.asked if each.url is None]
+        self.lost += erased_images(lake, where) if where is not None else []
 
     def measure(self, number: int) -> None:
         """Measure and record batch `number`."""

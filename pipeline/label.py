@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 from xml.etree import ElementTree
 
+from pipeline.licences import Licences
 from pipeline.licensing_fields import LICENSING, licensing_fields
 from pipeline.policy_model import Labels, Policy
 from pipeline.request import Request
@@ -139,10 +140,13 @@ def metadata(
     return fields
 
 
-def licensed_again(packet: bytes | str, terms: UsageTerms | Mapping[str, Any]) -> bytes:
+def licensed_again(
+    packet: bytes | str, terms: UsageTerms | Mapping[str, Any], licences: Licences | None = None
+) -> bytes:
     """An image's XMP packet with the licensing fields of other terms; the rest as it was.
 
-    For renditions that go to another licensee. Raises LabelError as read_packet does.
+    For renditions that go to another licensee; `licences` is the table that tells of the licences
+    in the terms, default the shipped one. Raises LabelError as read_packet does.
     """
     root = _root(packet)
     for prefix, uri in NAMESPACES.items():
@@ -154,7 +158,7 @@ def licensed_again(packet: bytes | str, terms: UsageTerms | Mapping[str, Any]) -
         raise LabelError("the XMP packet describes nothing")
     for each in described:
         _drop_licensing(each)
-    if fields := licensing_fields(terms):
+    if fields := licensing_fields(terms, licences):
         described[0].extend(ElementTree.fromstring(_description(fields)))
     return _wrapped(ElementTree.tostring(root, encoding="unicode"))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.licences import Licence, shipped_licences
+from pipeline.licences import Licence, Licences, shipped_licences
 from pipeline.scope import ANY, WORLDWIDE
 from pipeline.terms import UsageTerms
 from pipeline.xmp_values import Alternative, Link, Structures, Unordered, Value, shortened
@@ -39,17 +39,20 @@ _PARTIES = {
 }
 
 
-def licensing_fields(terms: UsageTerms | Mapping[str, Any]) -> dict[str, Value]:
+def licensing_fields(
+    terms: UsageTerms | Mapping[str, Any], licences: Licences | None = None
+) -> dict[str, Value]:
     """The XMP fields of usage terms, by name; of empty terms none.
 
-    `terms` may be their JSON form, as requests hold it; what it lacks is not written.
+    `terms` may be their JSON form, as requests hold it; what it lacks is not written. `licences` is
+    the table that tells of the licences in them, default the shipped one.
     """
     told = terms.model_dump(mode="json") if isinstance(terms, UsageTerms) else dict(terms)
-    return dict(_fields(told)) if told else {}
+    return dict(_fields(told, licences or shipped_licences())) if told else {}
 
 
-def _fields(terms: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    licence = shipped_licences().find(terms["licence"]) if terms.get("licence") else None
+def _fields(terms: Mapping[str, Any], licences: Licences) -> Iterator[tuple[str, Value]]:
+    licence = licences.find(terms["licence"]) if terms.get("licence") else None
     notice = terms.get("copyright_notice") or (
         f"Licensed by {terms['licensor']}, terms {terms['id']}"
     )
@@ -65,7 +68,7 @@ def _fields(terms: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     if terms.get("credit"):
         yield "photoshop:Credit", str(terms["credit"])
     yield from _named(terms)
-    yield from _limits(terms)
+    yield from _limits(terms, licences)
     yield from _releases(terms)
     yield from _creative_commons(terms, licence)
 
@@ -94,7 +97,7 @@ def _party(kind: str, party: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _limits(terms: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+def _limits(terms: Mapping[str, Any], licences: Licences) -> Iterator[tuple[str, Value]]:
     for key, name in (("starts", "plus:LicenseStartDate"), ("expires", "plus:LicenseEndDate")):
         if terms.get(key):
             yield name, str(terms[key])
@@ -109,7 +112,8 @@ def _limits(terms: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     if terms.get("exclusive"):
         others.append("Exclusive")
     if terms.get("flow_down"):
-        others.append(f"Use restrictions of {_with_addresses(terms['flow_down'])} apply")
+        named = _with_addresses(terms["flow_down"], licences)
+        others.append(f"Use restrictions of {named} apply")
     if others:
         yield "plus:OtherConstraints", Alternative(". ".join(others))
     if placement := _PLACEMENT.get(str(terms.get("credit_placement"))):
@@ -121,8 +125,8 @@ def _limited(terms: Mapping[str, Any], key: str, everything: str = ANY) -> list[
     return [] if everything in names else names
 
 
-def _with_addresses(names: Iterable[str]) -> str:
-    found = [(name, shipped_licences().find(name)) for name in names]
+def _with_addresses(names: Iterable[str], licences: Licences) -> str:
+    found = [(name, licences.find(name)) for name in names]
     return ", ".join(f"{name} ({known.url})" if known else name for name, known in found)
 
 

@@ -60,8 +60,9 @@ class Labels(Declared):
     """How much of the prompt file and manifest disclose."""
     training_mining: Literal["notAllowed", "allowed"] = "notAllowed"
     """Whether others may train on or mine the file (CAWG, PLUS)."""
-    watermark: Literal["embedded", "none"] = "embedded"
-    """The imperceptible mark by which a file that lost its metadata is recognised."""
+    watermark: Literal["embedded", "trustmark", "none"] = "embedded"
+    """The imperceptible mark by which a file that lost its metadata is recognised. Adobe's
+    TrustMark needs a package and weights of its own (docs/recovery.md)."""
 
     @model_validator(mode="after")
     def _china_needs_a_packet(self) -> Self:

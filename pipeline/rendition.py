@@ -1,39 +1,36 @@
 """A signed image in another size, shape or format for a channel: made, signed and checked again.
 
 The original goes in as parent, so a reader of the rendition sees both signatures and what was done.
-Sources: C2PA 2.4, "Actions" (opened, resized, cropped, converted, edited) and "Ingredients".
+pipeline/rendition_manifest.py says so; catalog/renditions.py keeps what is made here.
 """
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from pipeline.encode import XMP_KEYWORD, encode
 from pipeline.errors import PlatemarkError
-from pipeline.images import decode_limited
+from pipeline.images import RgbImage, decode_limited
 from pipeline.ingredients import Ingredient
 from pipeline.keys import Identity
-from pipeline.label import LabelError, platemark_version, read_packet, timestamp
-from pipeline.manifest import GENERATION, POLICY, SPEC_VERSION
+from pipeline.label import LabelError, licensed_again, read_packet
+from pipeline.licences import Licences
 from pipeline.policy_model import ImageFormat
 from pipeline.records import Signed
-from pipeline.sign import reader_settings, sign
+from pipeline.rendition_manifest import PARENT, Done, read_original, rendition_manifest
+from pipeline.rendition_marks import mark_again
+from pipeline.sign import sign
 from pipeline.store import sha256_of
-from pipeline.verify import Report, verify_bytes
-from pipeline.verify_c2pa import before_updates
+from pipeline.terms import UsageTerms
+from pipeline.verify import verify_bytes
 
-PARENT = "parent"
-# What the original says of its making holds for its renditions as well.
-_CARRIED = ("c2pa.ai-disclosure", GENERATION, POLICY)
-_GATHERED = ("cawg.training-mining", "cawg.metadata")
 _QUALITIES = (90, 85, 80, 75, 70)
 _MANIFEST_ROOM = 64_000
 """Bytes that two thumbnails and two manifests take beside the pixels; measured: 8 to 40 kB."""
@@ -76,28 +73,47 @@ class Rendition:
 
 
 def render(
-    data: bytes, recipe: Recipe, identity: Identity, anchors: bytes, when: datetime | None = None
+    data: bytes,
+    recipe: Recipe,
+    identity: Identity,
+    anchors: bytes,
+    when: datetime | None = None,
+    terms: UsageTerms | None = None,
+    licences: Licences | None = None,
 ) -> Rendition:
     """The signed file `data` as `recipe` says, signed by `identity` at `when` (aware; default now).
 
-    Its labels (XMP) go along unchanged. Raises RenditionError when the original is not Trusted
-    under `anchors` (PEM), when its bytes cannot be made to fit, or when the rendition does not
-    decode and verify as Trusted; ImageRefused and SignError as `sign` does.
+    Its labels (XMP) go along, the licensing fields as `terms` have them, told by the table of
+    `licences` (default: the shipped one); without `terms` as they are. It says how it is found
+    again (soft bindings); the original's watermark is embedded anew where the new shape has lost
+    it. Raises RenditionError when the original is not Trusted under `anchors` (PEM), when its bytes
+    cannot be made to fit, or when the rendition does not decode and verify as Trusted; ImageRefused
+    and SignError as `sign` does.
     """
     parent = verify_bytes(data, Path("original"), anchors)
     if parent.state != "Trusted" or parent.mime is None:
         raise RenditionError(f"the original is {parent.state}: {'; '.join(parent.why)}")
-    pixels = decode_limited(data)
-    picture, done = _shaped(Image.fromarray(pixels), recipe)
-    packet = xmp_packet_of(data)
-    encoded, mime, changed = _encoded(picture, recipe, packet)
+    original = read_original(data, parent.mime, anchors)
+    picture, done = _shaped(Image.fromarray(decode_limited(data)), recipe)
+    marked = mark_again(np.asarray(picture), original.watermark, reshaped=bool(done))
+    packet = _packet(data, terms, licences)
+    encoded, mime, changed = _encoded(Image.fromarray(marked.pixels), recipe, packet)
     if mime != parent.mime:
         done.append(("c2pa.converted", f"from {parent.mime} to {mime}"))
     elif changed or (not done and recipe.bytes is not None and len(data) > recipe.bytes):
         done.append(("c2pa.edited", "encoded at a lower quality"))
     if not done:
         raise RenditionError("the original is already as the recipe asks")
-    manifest = _manifest(parent, data, anchors, done, when or datetime.now(UTC), packet)
+    manifest = rendition_manifest(
+        original,
+        done,
+        when or datetime.now(UTC),
+        digital_source_type(packet) or next(reversed(parent.source_types), None),
+        marked.bindings,
+        embedded=marked.embedded,
+        terms=terms,
+        licences=licences,
+    )
     ingredient = Ingredient(
         PARENT, "parentOf", "the original", parent.mime, str(parent.sha256), data, True
     )
@@ -106,6 +122,21 @@ def render(
     width, height = picture.size
     names = tuple(action for action, _ in done)
     return Rendition(signed_data, mime, sha256_of(signed_data), width, height, signed, names)
+
+
+def shaped(pixels: RgbImage, recipe: Recipe) -> RgbImage:
+    """Pixels uint8 [H, W, 3] in the recipe's shape and size, as they are before encoding."""
+    return np.asarray(_shaped(Image.fromarray(pixels), recipe)[0])
+
+
+def _packet(data: bytes, terms: UsageTerms | None, licences: Licences | None) -> bytes | None:
+    packet = xmp_packet_of(data)
+    if packet is None or terms is None:
+        return packet
+    try:
+        return licensed_again(packet, terms, licences)
+    except LabelError as error:
+        raise RenditionError(f"its label cannot be rewritten: {error}") from None
 
 
 def shape(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
@@ -134,8 +165,8 @@ def _scale(width: int, height: int, recipe: Recipe) -> float:
     return min(bounds)
 
 
-def _shaped(picture: Image.Image, recipe: Recipe) -> tuple[Image.Image, list[tuple[str, str]]]:
-    done: list[tuple[str, str]] = []
+def _shaped(picture: Image.Image, recipe: Recipe) -> tuple[Image.Image, list[Done]]:
+    done: list[Done] = []
     box = _box(*picture.size, recipe)
     if box != picture.size and recipe.fit == "crop":
         picture = ImageOps.fit(picture, box, Image.Resampling.LANCZOS)
@@ -191,64 +222,6 @@ def source_type_of(data: bytes) -> str | None:
         return digital_source_type(xmp_packet_of(data))
     except (OSError, ValueError, SyntaxError):
         return None
-
-
-def _manifest(
-    parent: Report,
-    data: bytes,
-    anchors: bytes,
-    done: list[tuple[str, str]],
-    when: datetime,
-    packet: bytes | None,
-) -> dict[str, Any]:
-    made_at = timestamp(when)
-    stated = digital_source_type(packet) or next(reversed(parent.source_types), None)
-    opened: dict[str, Any] = {
-        "action": "c2pa.opened",
-        "when": made_at,
-        "parameters": {"ingredientIds": [PARENT]},
-    }
-    agent = {"name": "Platemark", "version": platemark_version()}
-    actions = [
-        {
-            "action": action,
-            "when": made_at,
-            "softwareAgent": agent,
-            "description": what,
-            **({"digitalSourceType": stated} if stated else {}),
-        }
-        for action, what in done
-    ]
-    told = _assertions(data, str(parent.mime), anchors)
-    return {
-        "claim_generator_info": [{**agent, "specVersion": SPEC_VERSION}],
-        "title": f"{told.pop('title')}, rendition",
-        "assertions": [
-            {
-                "label": "c2pa.actions.v2",
-                "created": True,
-                "data": {"allActionsIncluded": True, "actions": [opened, *actions]},
-            },
-            *(
-                {"label": each, "created": True, "data": told[each]}
-                for each in _CARRIED
-                if each in told
-            ),
-            *({"label": each, "data": told[each]} for each in _GATHERED if each in told),
-        ],
-    }
-
-
-def _assertions(data: bytes, mime: str, anchors: bytes) -> dict[str, Any]:
-    """The active manifest's assertions by label, and its `title`."""
-    from c2pa import Context, Reader, Settings
-
-    context = Context(Settings.from_dict(reader_settings(anchors)))
-    with Reader(mime, io.BytesIO(data), context=context) as reader:
-        store: Mapping[str, Any] = json.loads(reader.json())
-    active = before_updates(store["manifests"][store["active_manifest"]], store["manifests"])
-    found = {each["label"]: each["data"] for each in active.get("assertions", [])}
-    return {**found, "title": active.get("title") or "image"}
 
 
 def _refuse_what_does_not_hold(

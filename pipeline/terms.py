@@ -134,12 +134,6 @@ class UsageTerms(BaseModel):
             *_releases(self, granted, today, sku),
         )
 
-    def licence_text(self) -> str:
-        """The licence for people: `text` if there is one, then every field in words."""
-        from pipeline.terms_text import licence_text
-
-        return licence_text(self)
-
 
 _FIRST = (
     "id", "licensor", "licensee", "territories", "channels", "starts", "expires", "exclusive",

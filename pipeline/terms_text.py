@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pipeline.licences import Licences, shipped_licences
 from pipeline.scope import ANY
 
 if TYPE_CHECKING:
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from pipeline.terms_parts import Party
 
 
-def licence_text(terms: UsageTerms) -> str:
-    """The licence for people: its own text if there is one, then every field in words."""
+def licence_text(terms: UsageTerms, licences: Licences | None = None) -> str:
+    """The licence for people: its own text if there is one, then every field in words.
+
+    `licences` is the table that tells what passed-on licences say, default the shipped one.
+    """
     lines = [f"Usage terms: {terms.id}", ""]
     if terms.text:
         lines += [terms.text.strip(), ""]
@@ -29,10 +33,10 @@ def licence_text(terms: UsageTerms) -> str:
     ]
     if terms.web_statement:
         lines.append(f"Web page:    {terms.web_statement}")
-    return "\n".join([*lines, *_later(terms)]) + "\n"
+    return "\n".join([*lines, *_later(terms, licences or shipped_licences())]) + "\n"
 
 
-def _later(terms: UsageTerms) -> Iterator[str]:
+def _later(terms: UsageTerms, licences: Licences) -> Iterator[str]:
     if terms.purposes != (ANY,):
         yield f"Purposes:    {', '.join(terms.purposes)}"
     if terms.media != (ANY,):
@@ -56,7 +60,7 @@ def _later(terms: UsageTerms) -> Iterator[str]:
         yield from ("", "Works of others in these images")
         for work in terms.materials:
             yield "- " + ", ".join(filter(None, (work.name, work.credit, work.licence, work.url)))
-    yield from _flow_down(terms)
+    yield from _flow_down(terms, licences)
 
 
 _PLACES = {
@@ -71,12 +75,10 @@ def _party(party: Party) -> str:
     return f"- {party.role}: {', '.join(filter(None, told))}"
 
 
-def _flow_down(terms: UsageTerms) -> Iterator[str]:
+def _flow_down(terms: UsageTerms, licences: Licences) -> Iterator[str]:
     """What binds whoever uses the images, because it binds whoever made them."""
-    from pipeline.licences import shipped_licences
-
     for name in terms.flow_down:
-        licence = shipped_licences().find(name)
+        licence = licences.find(name)
         where = f" ({licence.url})" if licence else ""
         yield from ("", f"A model that made these images is under {name}{where}.")
         if licence and licence.restrictions:

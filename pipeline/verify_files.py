@@ -5,6 +5,7 @@ Lists them for pipeline/verify_many.py without unpacking anything to disk.
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 import zlib
@@ -51,25 +52,62 @@ def is_pack(path: Path) -> bool:
     return path.name.lower().endswith(_ZIPS + _TARS)
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a pack's name says that it is a zip."""
+    return path.name.lower().endswith(_ZIPS)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
 def files_in(paths: Iterable[Path]) -> Iterator[Item]:
     """Every file of `paths`: images in folders, by name, and in packs, in their order there.
 
-    A pack that cannot be read is one item with a `fault`.
+    Packs in folders are looked into as well; links to folders are not followed. A pack or a folder
+    that cannot be read is one item with a `fault`.
     """
     for path in paths:
         if path.is_dir():
-            yield from (
-                Item(file, size=_size(file))
-                for file in sorted(path.rglob("*"))
-                if _is_image(file.name) and not file.is_dir()
-            )
+            yield from _in_folder(path)
         elif is_pack(path) and path.is_file():
-            try:
-                yield from _in_zip(path) if path.name.lower().endswith(_ZIPS) else _in_tar(path)
-            except PACK_ERRORS as error:
-                yield Item(path, fault=f"is no readable pack: {error or type(error).__name__}")
+            yield from _in_pack(path)
         else:
             yield Item(path)
+
+
+def _in_folder(folder: Path) -> Iterator[Item]:
+    waiting = [_listed(folder)]
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+        elif isinstance(entry, Item):
+            yield entry
+        elif entry.is_dir(follow_symlinks=False):
+            waiting.append(_listed(Path(entry.path)))
+        elif is_pack(path := Path(entry.path)):
+            yield from _in_pack(path)
+        elif is_image(entry.name) and not entry.is_dir():
+            yield Item(path, size=_size(path))
+
+
+def _listed(folder: Path) -> Iterator[os.DirEntry[str] | Item]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Item(folder, fault=f"cannot be listed: {error.strerror}")
+        return
+    yield from entries
+
+
+def _in_pack(path: Path) -> Iterator[Item]:
+    try:
+        yield from _in_zip(path) if is_zip(path) else _in_tar(path)
+    except PACK_ERRORS as error:
+        yield Item(path, fault=f"is no readable pack: {error or type(error).__name__}")
 
 
 def read(item: Item) -> bytes:
@@ -99,23 +137,23 @@ def _in_zip(path: Path) -> Iterator[Item]:
     with zipfile.ZipFile(path) as archive:
         # By place, not by name: of two members of one name, both are looked at.
         for place, info in enumerate(archive.infolist()):
-            if _is_image(info.filename) and not info.is_dir():
+            if is_image(info.filename) and not info.is_dir():
                 yield Item(path, info.filename, size=info.file_size, place=place)
 
 
 def _in_tar(path: Path) -> Iterator[Item]:
     try:
         with tarfile.open(path, "r:", tarinfo=_Member) as archive:
-            for member in _members(archive):
-                if member.isreg() and _is_image(member.name) and not member.issparse():
+            for member in tar_members(archive):
+                if member.isreg() and is_image(member.name) and not member.issparse():
                     yield Item(path, member.name, member.offset_data, member.size)
             return
     except tarfile.ReadError:
         if path.name.lower().endswith(".tar"):
             raise
     with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
-        for member in _members(archive):
-            if member.isreg() and _is_image(member.name):
+        for member in tar_members(archive):
+            if member.isreg() and is_image(member.name):
                 yield _unpacked(path, archive, member)
 
 
@@ -144,7 +182,7 @@ _NAMES = (
 )
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """A tar's members in order. Raises ValueError when they overlap or are too much in all."""
     last = -1
     for member in archive:
@@ -159,10 +197,6 @@ def _unpacked(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> 
     if stream is None or member.size > MAX_BYTES:
         return Item(path, member.name, fault=f"is larger than {MAX_BYTES >> 20} MiB")
     return Item(path, member.name, size=member.size, data=stream.read(member.size))
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _size(file: Path) -> int:

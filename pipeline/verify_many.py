@@ -37,31 +37,41 @@ def verify_all(
     depth: Depth = "labels",
     workers: int | None = None,
     seconds: float = SECONDS,
+    hashed: bool = True,
 ) -> Iterator[Report]:
     """A report for each item, in their order, while later ones are being verified.
 
     `workers` processes, one a core by default. `items` is read as it is needed, so that memory
-    stays bounded. Nothing raises for a file.
+    stays bounded. Without `hashed` reports have no SHA-256. Nothing raises for a file.
     """
-    with _Crew(trust, depth, workers or _cores(), seconds) as crew:
+    with _Crew(How(trust, depth, hashed), workers or _cores(), seconds) as crew:
         yield from crew.reports(items)
 
 
 def serve(descriptor: int) -> None:
-    """The worker's side: trust and depth first, then lists of items, answered by reports."""
+    """The worker's side: how to verify first, then lists of items, answered by reports."""
     _limit_memory()
     with Connection(descriptor) as parent, contextlib.suppress(EOFError, BrokenPipeError):
-        trust, depth = parent.recv()
+        how = parent.recv()
         parent.send(None)
         while True:
-            parent.send([_report(item, trust, depth) for item in parent.recv()])
+            parent.send([_report(item, how) for item in parent.recv()])
 
 
-def _report(item: Item, trust: Trust, depth: Depth) -> Report:
+@dataclass(frozen=True)
+class How:
+    """What every file is verified by."""
+
+    trust: Trust
+    depth: Depth
+    hashed: bool
+
+
+def _report(item: Item, how: How) -> Report:
     if item.member is None and item.fault is None:
-        return verify_file(item.path, trust, depth)
+        return verify_file(item.path, how.trust, how.depth, how.hashed)
     try:
-        return verify_bytes(read(item), item.name, trust, depth)
+        return verify_bytes(read(item), item.name, how.trust, how.depth, how.hashed)
     except PACK_ERRORS as error:
         reason = str(error) or type(error).__name__
         return Report(str(item.name), error=reason, why=("it could not be read",))
@@ -79,7 +89,7 @@ class _Task:
 class _Worker:
     """A process and the task that it is at."""
 
-    def __init__(self, trust: Trust, depth: Depth) -> None:
+    def __init__(self, how: How) -> None:
         ours, theirs = socket.socketpair()
         path = os.pathsep.join(each for each in sys.path if each)
         # What a crash prints is told in the report of the file that caused it.
@@ -93,7 +103,7 @@ class _Worker:
         )
         theirs.close()
         self.pipe = Connection(ours.detach())
-        self.pipe.send((trust, depth))
+        self.pipe.send(how)
         self.task: _Task | None = None
         self.until = 0.0
         self.ready = False
@@ -114,8 +124,8 @@ class _Worker:
 class _Crew:
     """The workers; `with` ends them, whatever happens."""
 
-    def __init__(self, trust: Trust, depth: Depth, size: int, seconds: float) -> None:
-        self.trust, self.depth, self.size, self.seconds = trust, depth, size, seconds
+    def __init__(self, how: How, size: int, seconds: float) -> None:
+        self.how, self.size, self.seconds = how, size, seconds
         self.workers: list[_Worker] = []
 
     def __enter__(self) -> _Crew:
@@ -165,7 +175,7 @@ class _Crew:
                 return worker
         if len(self.workers) >= self.size:
             return None
-        self.workers.append(_Worker(self.trust, self.depth))
+        self.workers.append(_Worker(self.how))
         return self.workers[-1]
 
     def _answers(self) -> Iterator[tuple[_Task, list[Report] | None]]:

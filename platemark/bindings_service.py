@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,7 +22,7 @@ from catalog.recover import Kind, Match, by_binding, manifest_store, recover
 from pipeline.errors import PlatemarkError
 from pipeline.images import MAX_BYTES, ImageRefused
 from pipeline.soft_binding.fingerprint import ISCC, PDQ
-from pipeline.soft_binding.watermark import ALGORITHM
+from pipeline.soft_binding.watermarks import BY_ALGORITHM
 
 MAX_QUERY = 4_096
 """Characters of a request's path and query."""
@@ -32,7 +31,7 @@ _MAX_RESULTS = 100
 _AT_ONCE = 4
 _SECONDS = 30
 _KINDS: dict[str, tuple[Kind, ...]] = {
-    ALGORITHM: ("watermark",),
+    **dict.fromkeys(BY_ALGORITHM, ("watermark",)),
     PDQ: ("fingerprint",),
     ISCC: ("fingerprint",),
 }
@@ -190,8 +189,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def supported_algorithms() -> dict[str, list[dict[str, str]]]:
     """What `/services/supportedAlgorithms` answers: names of watermarks and fingerprints."""
-    names = [PDQ, *([ISCC] if find_spec("iscc_lib") else [])]
-    return {"watermarks": [{"alg": ALGORITHM}], "fingerprints": [{"alg": name} for name in names]}
+    return {
+        "watermarks": [{"alg": name} for name in BY_ALGORITHM],
+        "fingerprints": [{"alg": name} for name in (PDQ, ISCC)],
+    }
 
 
 def _matches(found: Any, limit: int) -> tuple[str, bytes]:

@@ -146,15 +146,10 @@ def prove(
     with writing(settings.catalog) as lake:
         write_checkpoint(lake, place_of(settings), "proof")
     with reading(settings.catalog) as lake:
-        request_id = find_asset(lake, asset).request_id
-        files = [
-            row["asset_sha256"]
-            for row in lake.rows(
-                "SELECT asset_sha256 FROM manifests WHERE request_id = $id ORDER BY recorded_at",
-                {"id": request_id},
-            )
-        ]
-        proofs = inclusion_proofs(lake, files[-1:], _verifiers(settings, None))
+        # The file that counts: renditions of it have manifests too.
+        sha256 = find_asset(lake, asset).sha256
+        files = [sha256] if sha256 else []
+        proofs = inclusion_proofs(lake, files, _verifiers(settings, None))
     if not proofs:
         what = "it has no signed file, so there is nothing to prove"
         raise InputError("ledger prove", [Fault(what, asset, "approve or release it first")])
@@ -219,10 +214,19 @@ def erase(
         files=files,
     )
     if as_json:
-        print_json({"rows": dict(erased.rows), "columns": erased.columns, "files": erased.files})
+        print_json(
+            {
+                "rows": dict(erased.rows),
+                "columns": erased.columns,
+                "files": erased.files,
+                "kept_files": erased.kept_files,
+            }
+        )
         return
     print_rows({"table": table, "rows": rows} for table, rows in erased.rows.items())
     out.print(f"Erased: {', '.join([*erased.columns, *erased.files])}")
+    for url in erased.kept_files:
+        err.print(f"Kept: {url} is also the file of another image; erase that too", style="yellow")
 
 
 def _verifiers(settings: Settings, files: list[Path] | None) -> list[Verifier]:
@@ -248,13 +252,20 @@ def _verifiers(settings: Settings, files: list[Path] | None) -> list[Verifier]:
 def _kept_notes(settings: Settings, files: list[Path]) -> dict[str, list[str]]:
     """The checkpoints beside the key and in the files named, by where they are."""
     from catalog.ledger import place_of
-    from catalog.ledger_notes import LAST_FILE, notes_in
-    from pipeline.errors import Fault, InputError
+    from catalog.ledger_checkpoints import kept_beside_key
+    from catalog.ledger_notes import notes_in
+    from pipeline.errors import Fault, InputError, SetupError
 
     found: dict[str, list[str]] = {}
-    own = place_of(settings) / LAST_FILE
-    if own.is_file():
-        found[str(own)] = notes_in(own.read_text("utf-8", "replace"))
+    place = place_of(settings)
+    try:
+        # A copy of the catalog, without the folder, is verified against what else was kept.
+        found |= kept_beside_key(place) if place.is_dir() or not files else {}
+    except SetupError as error:
+        if not files:
+            raise
+        # Another user, who has checkpoints of their own.
+        err.print(f"Not compared: {error}", style="yellow")
     faults = []
     for path in files:
         try:

@@ -58,6 +58,7 @@ def recover(
         "file": str(file),
         "sha256": found.sha256,
         "watermark": found.watermark,
+        "watermark_not_read": found.unread,
         "matches": [
             {**match.as_json(), "record": known.get(match.asset_sha256)} for match in found.matches
         ],
@@ -68,6 +69,8 @@ def recover(
         write_file(sidecar, store)
         told["sidecar"] = str(sidecar)
     print_json(told) if as_json else _print(told)
+    if found.unread:
+        err.print(f"Note: {found.unread}", style="yellow", markup=False)
     if not found.matches:
         raise typer.Exit(1)
 

@@ -81,13 +81,15 @@ def report(
 def _integrity(settings: Settings) -> Integrity:
     from catalog.lake import reading
     from catalog.ledger import place_of
+    from catalog.ledger_checkpoints import kept_beside_key
     from catalog.ledger_notes import verifier_in
     from catalog.ledger_verify import verify_ledger
     from catalog.report import Integrity
 
-    verifier = verifier_in(place_of(settings))
+    place = place_of(settings)
+    verifier = verifier_in(place)
     with reading(settings.catalog) as lake:
-        said = verify_ledger(lake, [verifier] if verifier else [])
+        said = verify_ledger(lake, [verifier] if verifier else [], kept_beside_key(place))
     counted = f"{said.rows:,} rows, {said.entries:,} entries, {said.checkpoints:,} checkpoints"
     if said.findings:
         told = [f"{one.what}: {one.where} {one.key} {one.detail}" for one in said.findings[:20]]

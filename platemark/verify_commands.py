@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipeline.markets import Finding, Market
     from pipeline.trust import Trust
     from pipeline.verify import Report
+    from pipeline.verify_files import Item
+    from pipeline.verify_sums import Packs
     from platemark.verify_proof import Proofs
 
 _TOLD = 20
@@ -83,13 +85,15 @@ def verify(
 ) -> None:
     """What files say of their origin, and whether it holds.
 
-    Exit code 0 when all are Trusted, none was revoked, and no market misses what it requires.
+    Exit code 0 when all are Trusted, none was revoked, no market misses what it requires, and packs
+    are as their check sums say.
     """
     from catalog.lake import exists, reading
     from pipeline.markets import find_market
     from pipeline.trust import trust_lists
     from pipeline.verify_files import files_in
     from pipeline.verify_many import verify_all
+    from pipeline.verify_sums import Packs
     from platemark.verify_proof import proofs_in
 
     settings = load_settings(workspace)
@@ -102,14 +106,20 @@ def verify(
         raise InputError("verify", [fault])
     style = "jsonl" if as_lines else "json" if as_json else "table" if as_table else "words"
     told = _Told(style, asked)
+    packs = Packs(files)
     with ExitStack() as stack:
         lake = stack.enter_context(reading(settings.catalog)) if exists(settings.catalog) else None
-        reports = verify_all(_counted(files_in(files), stack), lists, depth, workers)
+        items = _counted(_but_papers(files_in(files), packs), stack)
+        # Hashes are for looking things up, and to be written down.
+        hashed = bool(lake or proofs or listed or packs.by_root) or told.plain
+        reports = verify_all(items, lists, depth, workers, hashed=hashed)
         while some := list(islice(reports, _AT_ONCE)):
-            for row in _rows(some, asked, lake, proofs, listed):
+            for row in _rows(some, asked, lake, proofs, listed, packs, told.plain):
                 told.add(row)
             if record:
                 _record(settings.catalog, some)
+        for row in _rows(list(packs.rest()), [], lake, None, {}, None, told.plain):
+            told.add(row)
     told.end()
     if told.failed or not told.counts:
         raise typer.Exit(1)
@@ -173,8 +183,11 @@ def _rows(
     lake: Lake | None,
     proofs: Proofs | None,
     listed: Mapping[str, list[dict[str, Any]]],
+    packs: Packs | None,
+    plain: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Reports as JSON, with what the catalog knows, what was revoked, and the markets' findings."""
+    """Reports as rows, in JSON values where `plain` is asked for, with what the catalog knows, what
+    was revoked, the markets' findings, and what the check sums of a pack say against the file."""
     from pipeline.markets import check, meets
 
     known: Mapping[str, Any] = {}
@@ -182,14 +195,16 @@ def _rows(
     hashes = [each.sha256 for each in reports if each.sha256]
     if lake is not None and hashes:
         from catalog.read import knows
+        from catalog.renditions import catalogued_renditions
         from catalog.revocation import as_json, revoked
 
-        known = knows(lake, hashes)
+        assets = knows(lake, hashes)
+        known = catalogued_renditions(lake, set(hashes) - set(assets)) | assets
         found = revoked(lake, hashes)
         taken_back = {sha256: [as_json(each) for each in found[sha256]] for sha256 in found}
     for report in reports:
         findings = {each.market: check(report, each) for each in asked}
-        row = report.as_json()
+        row = report.as_json() if plain else {"ok": report.ok, **vars(report)}
         row["catalog"] = known.get(report.sha256 or "")
         sha256 = report.sha256 or ""
         row["revoked"] = taken_back.get(sha256) or listed.get(sha256, [])
@@ -197,7 +212,8 @@ def _rows(
         met = all(meets(each) for each in findings.values())
         row["proof"] = proofs.of(report.sha256) if proofs else None
         proven = row["proof"] is None or row["proof"]["holds"]
-        row["ok"] = report.ok and met and proven and not row["revoked"]
+        row["sums"] = packs.fault_of(Path(report.path), report.sha256) if packs else None
+        row["ok"] = report.ok and met and proven and not row["revoked"] and not row["sums"]
         yield row
 
 
@@ -224,6 +240,11 @@ def _record(folder: Path, reports: list[Report]) -> None:
         record_verifications(lake, reports)
 
 
+def _but_papers(items: Iterable[Item], packs: Packs) -> Iterator[Item]:
+    """The items without the packs' own contact sheets, which carry no manifest."""
+    return (item for item in items if not packs.is_paper(item.name))
+
+
 def _counted(items: Iterable[Any], stack: ExitStack) -> Iterator[Any]:
     """The same items, with a bar on a terminal that counts them as they are taken."""
     from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -246,6 +267,7 @@ class _Told:
 
     def __init__(self, style: str, asked: list[Market]) -> None:
         self.style, self.asked = style, asked
+        self.plain = style.startswith("json")
         self.counts: Counter[str] = Counter()
         self.missing: Counter[tuple[str, str]] = Counter()
         self.failed = 0
@@ -323,7 +345,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
         "signer": row["signer"],
         "stamp": row["time_stamp"],
         "sku": row["catalog"]["sku"] if row["catalog"] else None,
-        "why": "; ".join(filter(None, (revoked, unproven, why, *lacking))),
+        "why": "; ".join(filter(None, (revoked, row["sums"], unproven, why, *lacking))),
     }
 
 
@@ -334,6 +356,8 @@ def _print_report(row: dict[str, Any]) -> None:
         what = f"pack {each['pack_id']}" if each["kind"] == "pack" else "the image"
         said = f"{what} was revoked on {each['revoked_at']} by {each['revoked_by']}"
         out.print(f"         {said}: {each['reason']}", style="red")
+    if row["sums"]:
+        out.print(f"         {row['sums']}", style="red")
     if (proof := row["proof"]) and proof["holds"]:
         out.print(f"         the ledger has it since {proof['entered_at']}")
     elif proof:

@@ -1,21 +1,51 @@
 -- Images that are the same as, or nearly the same as, an earlier one (by the check on duplicates)
 -- $distance = 16: largest Hamming distance of the perceptual hashes, of 256 bits
 -- $limit = 1000: at most so many
-WITH near AS (
-    SELECT request_id, name AS kind, CASE name WHEN 'exact' THEN 0 ELSE value END AS distance,
-           coalesce(evidence ->> '$.duplicate_of.request_id',
-                    (evidence ->> '$.nearest.request_id')) AS earlier
-    FROM scores
-    WHERE check_name = 'duplicates'
-      AND ((name = 'exact' AND value = 1) OR (name = 'near' AND value <= $distance))
-    ORDER BY distance, request_id, kind LIMIT $limit),
+WITH places AS (
+    SELECT signature, max(place) FILTER (name = 'exact') AS exact,
+           max(place) FILTER (name = 'near') AS near
+    FROM raw.score_places WHERE check_name = 'duplicates' GROUP BY signature),
+measured AS (
+    SELECT r.request_key, r.attempt, r.request_id, r.recorded_at, a.attempt IS NOT NULL AS again,
+           coalesce(a.signature, r.signature) AS signature,
+           coalesce(a."values", r."values") AS "values"
+    FROM (FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt)) AS r
+    LEFT JOIN raw.latest_rescored AS a USING (request_key, attempt)),
+near AS (
+    SELECT * EXCLUDE (exact, near),
+           unnest([struct_pack(kind := 'exact', place := exact, distance := 0.0),
+                   struct_pack(kind := 'near', place := near, distance := "values"[near])],
+                  recursive := true)
+    FROM measured JOIN places USING (signature)
+    WHERE "values"[exact] = 1 OR "values"[near] <= $distance),
+nearest AS (
+    SELECT request_key, attempt, request_id, again, kind, place, distance FROM near
+    WHERE CASE kind WHEN 'exact' THEN "values"[place] = 1 ELSE distance <= $distance END
+    ORDER BY distance, recorded_at DESC, request_id, kind LIMIT $limit),
+shown AS (
+    SELECT n.request_id, n.request_key, n.kind, n.distance, e.evidence[n.place] AS evidence
+    FROM nearest AS n JOIN (
+        SELECT request_key, attempt, false AS again, evidence
+        FROM raw.images SEMI JOIN nearest USING (request_key, attempt)
+        UNION ALL
+        SELECT request_key, attempt, true, evidence
+        FROM raw.latest_rescored SEMI JOIN nearest USING (request_key, attempt)) AS e
+        USING (request_key, attempt, again)),
 told AS (
-    SELECT request_id, sku, "index", campaign, outcome, sha256 FROM images
-    WHERE request_id IN (SELECT request_id FROM near UNION ALL SELECT earlier FROM near))
+    SELECT *, coalesce(evidence ->> '$.duplicate_of.request_id',
+                       evidence ->> '$.nearest.request_id') AS earlier
+    FROM shown),
+tried AS (
+    SELECT request_key, attempt FROM raw.images SEMI JOIN (
+        SELECT request_key FROM told UNION SELECT TRY_CAST(left(earlier, 32) AS UUID) FROM told)
+        USING (request_key)),
+seen AS (
+    SELECT request_id, sku, "index", campaign, outcome, sha256
+    FROM raw.counted SEMI JOIN tried USING (request_key, attempt))
 SELECT i.sku, i."index", i.campaign, n.kind, n.distance, e.sku AS earlier_sku,
        e."index" AS earlier_index, i.outcome, e.outcome AS earlier_outcome, i.sha256,
        e.sha256 AS earlier_sha256, n.request_id, n.earlier AS earlier_request_id
-FROM near AS n
-JOIN told AS i USING (request_id)
-LEFT JOIN told AS e ON e.request_id = n.earlier
+FROM told AS n
+JOIN seen AS i USING (request_id)
+LEFT JOIN seen AS e ON e.request_id = n.earlier
 ORDER BY n.distance, i.sku, i."index", n.kind

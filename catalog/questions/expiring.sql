@@ -2,13 +2,16 @@
 -- $days = 30: how many days ahead
 -- $limit = 1000: at most so many
 WITH ending AS (
-    SELECT expires, sku, "index", campaign, client, terms_id, sha256, request_id FROM images
+    SELECT request_key, attempt FROM raw.counted
     WHERE cleared AND expires <= current_date + $days::INTEGER
-    ORDER BY expires, sku, "index" LIMIT $limit)
+    ORDER BY expires, sku, "index" LIMIT $limit),
+told AS (
+    SELECT expires, sku, "index", campaign, client, terms_id, sha256, request_id
+    FROM raw.counted SEMI JOIN ending USING (request_key, attempt))
 SELECT e.expires, date_diff('day', current_date, e.expires) AS days_left, e.sku, e."index",
        e.campaign, e.client, e.terms_id, p.packs, e.sha256, e.request_id
-FROM ending AS e
+FROM told AS e
 LEFT JOIN (SELECT request_id, list(DISTINCT pack_id ORDER BY pack_id) AS packs
-           FROM pack_assets WHERE request_id IN (SELECT request_id FROM ending)
-           GROUP BY request_id) AS p USING (request_id)
+           FROM pack_assets SEMI JOIN told USING (request_id) GROUP BY request_id) AS p
+    USING (request_id)
 ORDER BY e.expires, e.sku, e."index"

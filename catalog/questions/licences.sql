@@ -47,10 +47,14 @@ WITH known (of_model, of_work, names) AS (VALUES
      ['sai-community', 'stability-ai-community', 'stability-ai-community-license',
       'stabilityai-ai-community', 'stabilityai-community'])),
 demanded AS (SELECT of_model, of_work, unnest(names) AS named FROM known),
-wanted AS (
-    SELECT request_id, sku, "index", model, model_revision, recipe, recorded_at FROM requests
+named AS (
+    SELECT request_key, attempt
+    FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt)
     WHERE sku = $asset OR starts_with(request_id, lower($asset))
     ORDER BY recorded_at DESC, request_id LIMIT $limit),
+wanted AS (
+    SELECT request_id, attempt, sku, "index", model, model_revision, recipe, recorded_at
+    FROM raw.images SEMI JOIN named USING (request_key, attempt)),
 steps AS (
     SELECT request_id, model, model_revision AS revision, recipe AS step FROM wanted
     UNION ALL
@@ -83,8 +87,8 @@ behind AS (
     GROUP BY ALL
     UNION ALL
     SELECT i.request_id, 'input', i.name, l.licence, 1, l.credit
-    FROM (SELECT DISTINCT request_id, name, sha256 FROM inputs SEMI JOIN wanted USING (request_id)
-          WHERE source = 'file') AS i
+    FROM (SELECT DISTINCT request_id, name, sha256 FROM raw.inputs
+          SEMI JOIN wanted USING (request_id, attempt) WHERE source = 'file') AS i
     LEFT JOIN input_licences AS l USING (sha256))
 SELECT w.sku, w."index", b.part, b.name, b.licence,
        CASE WHEN b.licence IS NULL THEN 'no licence is known'

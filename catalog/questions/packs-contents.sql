@@ -11,11 +11,14 @@ said AS (
     UNION ALL
     SELECT pack_id, 'left out', NULL, reason, NULL, request_id, sku
     FROM pack_refusals SEMI JOIN meant USING (pack_id)),
-told AS (SELECT * FROM said ORDER BY pack_id, place, file, request_id LIMIT $limit)
+told AS (
+    SELECT *, left(request_id, 32)::UUID AS request_key
+    FROM (FROM said ORDER BY pack_id, place, file, request_id LIMIT $limit)),
+tried AS (SELECT request_key, attempt FROM raw.images SEMI JOIN told USING (request_key))
 SELECT s.pack_id, s.place, s.file, s.reason, coalesce(i.sku, s.sku) AS sku, i."index", i.outcome,
        i.decision, i.reviewer, i.terms_id, i.expires,
        coalesce(s.asset_sha256, i.sha256) AS sha256, s.request_id
-FROM told AS s
-LEFT JOIN (SELECT request_id, sku, "index", outcome, decision, reviewer, terms_id, expires, sha256
-           FROM images WHERE request_id IN (SELECT request_id FROM told)) AS i USING (request_id)
+FROM told AS s LEFT JOIN (
+    SELECT request_key, sku, "index", outcome, decision, reviewer, terms_id, expires, sha256
+    FROM raw.counted SEMI JOIN tried USING (request_key, attempt)) AS i USING (request_key)
 ORDER BY s.pack_id, s.place, sku, i."index"

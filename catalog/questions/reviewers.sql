@@ -3,15 +3,21 @@
 -- $limit = 1000: at most so many
 WITH decided AS (
     SELECT * FROM reviews WHERE decided_at >= now() - to_days($days::INTEGER)),
+asked AS (
+    SELECT request_key, recorded_at AS asked_at
+    FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt)
+    WHERE outcome = 'review'
+    UNION ALL
+    SELECT left(request_id, 32)::UUID, decided_at
+    FROM raw.replayed_verdicts ANTI JOIN raw.superseded USING (request_id, attempt)
+    WHERE outcome = 'review'),
 waited AS (
-    SELECT w.review_id, max(h.decided_at) AS asked_at
-    FROM decided AS w JOIN verdict_history AS h USING (request_id)
-    WHERE h.outcome = 'review' AND h.decided_at <= w.decided_at
-      AND h.request_id IN (SELECT request_id FROM decided)
+    SELECT w.review_id, max(a.asked_at) AS asked_at
+    FROM (SELECT *, left(request_id, 32)::UUID AS request_key FROM decided) AS w
+    JOIN asked AS a USING (request_key)
+    WHERE a.asked_at <= w.decided_at
     GROUP BY w.review_id),
-today AS (
-    SELECT request_id, outcome, replay_id FROM verdicts
-    WHERE request_id IN (SELECT request_id FROM decided)),
+today AS (SELECT request_id, outcome, replay_id FROM raw.since WHERE replayed),
 last_word AS (SELECT request_id, decision, reviewer FROM reviews WHERE counts)
 SELECT w.reviewer, count(*) AS decisions,
        count(*) FILTER (w.decision = 'approve') AS approved,

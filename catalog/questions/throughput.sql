@@ -10,7 +10,8 @@ sampled AS (
 steps AS (
     SELECT run_id, s.step, avg((milliseconds ->> ('$."' || s.step || '"'))::DOUBLE) AS mean
     FROM (SELECT run_id, milliseconds, unnest(json_keys(milliseconds)) AS step
-          FROM requests SEMI JOIN sampled USING (run_id, batch_id) WHERE state = 'done') AS s
+          FROM raw.images SEMI JOIN sampled USING (run_id, batch_id)
+          ANTI JOIN raw.superseded USING (request_key, attempt) WHERE state = 'done') AS s
     GROUP BY ALL)
 SELECT r.run_id, r.started_at, r.host, r.device, r.images - r.failed AS images,
        epoch(r.last_commit_at - r.started_at) AS seconds,

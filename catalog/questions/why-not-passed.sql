@@ -3,14 +3,14 @@
 -- $days = 365: how many days back
 -- $limit = 1000: at most so many images
 WITH held AS (
-    SELECT request_id, sku, "index", campaign, recorded_at FROM images
+    SELECT request_key, attempt FROM raw.counted
     WHERE outcome <> 'pass' AND ($campaign = '' OR campaign = $campaign)
       AND recorded_at >= now() - to_days($days::INTEGER)
     ORDER BY recorded_at DESC, sku, "index" LIMIT $limit),
 told AS (
     SELECT request_id, sku, "index", campaign, recorded_at, outcome, decision, sha256, policy,
            policy_version, unnest(reasons) AS reason
-    FROM images WHERE request_id IN (SELECT request_id FROM held))
+    FROM raw.counted SEMI JOIN held USING (request_key, attempt))
 SELECT h.sku, h."index", h.campaign, h.outcome, h.decision, h.reason.rule, h.reason.outcome AS says,
        h.reason.score, h.reason.bound, h.reason.text AS why,
        coalesce(h.reason.evidence -> '$.nearest[0]', h.reason.evidence -> '$.nearest') AS nearest,

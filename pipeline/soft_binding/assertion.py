@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.soft_binding.fingerprint import Window
-from pipeline.soft_binding.watermark import ALGORITHM
+from pipeline.soft_binding.watermarks import BY_ALGORITHM
 
 LABEL = "c2pa.soft-binding"
 
@@ -46,7 +46,7 @@ def assertions(bindings: Iterable[SoftBinding]) -> list[dict[str, Any]]:
 
 def watermark_action(bindings: Iterable[SoftBinding], made_at: str) -> list[dict[str, Any]]:
     """The action that tells of a watermark, where there is one; all actions must be listed."""
-    if not any(each.alg == ALGORITHM for each in bindings):
+    if not any(each.alg in BY_ALGORITHM for each in bindings):
         return []
     return [{"action": "c2pa.watermarked.bound", "when": made_at, "softwareAgent": _agent()}]
 

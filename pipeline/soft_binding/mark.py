@@ -15,10 +15,9 @@ from pipeline.encode import as_rgb
 from pipeline.images import RgbImage
 from pipeline.policy_model import Policy
 from pipeline.request import Request
-from pipeline.soft_binding import watermark
 from pipeline.soft_binding.assertion import SoftBinding
 from pipeline.soft_binding.fingerprint import ISCC, MIDDLE, PDQ, iscc_of, pdq_of
-from pipeline.soft_binding.payload import payload_hex, payload_of
+from pipeline.soft_binding.watermarks import chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +31,17 @@ class Marked:
 def mark(image: Image.Image | RgbImage, request: Request, policy: Policy) -> Marked:
     """The image with the watermark of its request, where the policy wants one, and fingerprints.
 
-    The same request and pixels give the same result. Raises EncodeError when it is no RGB image.
+    The same request and pixels give the same result. Raises EncodeError when it is no RGB image,
+    SetupError when the watermark cannot be made here.
     """
     pixels = np.asarray(as_rgb(image))
     bindings = []
-    if policy.labels.watermark == "embedded" and watermark.marks(*pixels.shape[:2]):
-        payload = payload_of(request.request_id)
-        pixels = watermark.embed(pixels, payload)
-        bindings.append(SoftBinding(watermark.ALGORITHM, payload_hex(payload)))
+    if wanted := chosen(policy):
+        payload = wanted.payload_of(request.request_id)
+        watermarked = wanted.embed(pixels, payload)
+        if watermarked is not None:
+            pixels = watermarked
+            bindings.append(SoftBinding(wanted.algorithm, wanted.value_of(payload)))
     hashes, _ = pdq_of(pixels, ((0.0, 0.0, 1.0, 1.0), MIDDLE))
     bindings.append(SoftBinding(PDQ, pdq_hex(hashes[0])))
     bindings.append(SoftBinding(PDQ, pdq_hex(hashes[1]), MIDDLE))

@@ -5,6 +5,7 @@ Bits in, ±1 code symbols out; the way back takes soft values, so weak symbols a
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +33,13 @@ def payload_of(request_id: str) -> int:
 def payload_hex(payload: int) -> str:
     """A payload as the hex digits that request ids begin with."""
     return f"{payload:0{PAYLOAD_BITS // 4}x}"
+
+
+def payload_in(value: str) -> int:
+    """The payload of those hex digits. Raises ValueError when they are others."""
+    if not re.fullmatch(f"[0-9a-fA-F]{{{PAYLOAD_BITS // 4}}}", value):
+        raise ValueError(f"no payload of {PAYLOAD_BITS} bits: {value[:80]!r}")
+    return int(value, 16)
 
 
 def encoded(payload: int) -> NDArray[np.float32]:

@@ -12,9 +12,10 @@ from catalog_samples import produced_of
 
 from catalog.lake import Lake, reading, writing
 from catalog.ledger import append_rows
-from catalog.ledger_checkpoints import write_checkpoint
-from catalog.ledger_notes import LAST_FILE, verifier_in
-from catalog.ledger_verify import Finding, Verification, verify_ledger
+from catalog.ledger_checkpoints import kept_beside_key, write_checkpoint
+from catalog.ledger_compare import Finding
+from catalog.ledger_notes import verifier_in
+from catalog.ledger_verify import Verification, verify_ledger
 from catalog.rows import batch_tables, new_attempt
 
 SALTED = ("manifests", "library_works", "reviews")
@@ -83,17 +84,21 @@ def copied(sample: Path, to: Path) -> Path:
 
 def verified(root: Path, *more: str) -> Verification:
     """As the command does: the checkpoint beside the key counts, and those kept elsewhere."""
-    kept = {"the ledger's folder": [(root / "ledger" / LAST_FILE).read_text()]}
+    with reading(root / "catalog") as lake:
+        return verified_in(lake, root, *more)
+
+
+def verified_in(lake: Lake, root: Path, *more: str) -> Verification:
+    kept = kept_beside_key(root / "ledger")
     if more:
         kept["a witness"] = list(more)
     verifier = verifier_in(root / "ledger")
     assert verifier
-    with reading(root / "catalog") as lake:
-        return verify_ledger(lake, [verifier], kept)
+    return verify_ledger(lake, [verifier], kept)
 
 
 def tampered(root: Path, sql: str) -> list[Finding]:
     """What verification finds after SQL that did not pass through the ledger."""
     with writing(root / "catalog") as lake:
         lake.connection.execute(sql)
-    return list(verified(root).findings)
+        return list(verified_in(lake, root).findings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from catalog_samples import begin, request_of
@@ -17,11 +17,12 @@ from pipeline.images import RgbImage
 from pipeline.keys import signing_identity
 from pipeline.manifest import manifest_for
 from pipeline.models import load_models, resolve
-from pipeline.policy_model import ImageFormat
+from pipeline.policy_model import ImageFormat, Policy
 from pipeline.records import Asset, Produced, Verdict
+from pipeline.request import Request
 from pipeline.settings import Settings
 from pipeline.sign import sign
-from pipeline.soft_binding import mark
+from pipeline.soft_binding import Marked, mark
 from pipeline.store import place, stage
 
 
@@ -37,11 +38,16 @@ def picture(number: int, side: int = 160) -> RgbImage:
     return made
 
 
-def shoot_marked(settings: Settings, numbers: Sequence[int]) -> list[tuple[str, bytes]]:
+def shoot_marked(
+    settings: Settings,
+    numbers: Sequence[int],
+    policy: Policy = MILD,
+    mark: Callable[[RgbImage, Request, Policy], Marked] = mark,
+) -> list[tuple[str, bytes]]:
     """Pictures of these numbers as a run leaves them: (request id, signed file) of each."""
     model = resolve(load_models(), "starter", "text-to-image")
     identity = signing_identity(settings)
-    verdict = Verdict("pass", (), MILD.policy, MILD.version, MILD.digest)
+    verdict = Verdict("pass", (), policy.policy, policy.version, policy.digest)
     made, produced, urls = [], [], []
     for number in numbers:
         pixels = picture(number)
@@ -49,8 +55,8 @@ def shoot_marked(settings: Settings, numbers: Sequence[int]) -> list[tuple[str, 
         request = request_of(
             number, model=model.name, model_revision=model.revision, width=side, height=side
         )
-        marked = mark(pixels, request, MILD)
-        manifest = manifest_for(request, model, MILD, verdict, bindings=marked.bindings)
+        marked = mark(pixels, request, policy)
+        manifest = manifest_for(request, model, policy, verdict, bindings=marked.bindings)
         data, mime = encode(marked.pixels, ImageFormat())
         data, signed = sign(data, mime, manifest, identity)
         sha256, url = stage(settings, "assets", data, mime)
@@ -61,7 +67,7 @@ def shoot_marked(settings: Settings, numbers: Sequence[int]) -> list[tuple[str, 
     with writing(settings.catalog) as lake:
         begin(lake)
         register_policy(
-            lake, digest=MILD.digest, name=MILD.policy, version=MILD.version, text=MILD.text
+            lake, digest=policy.digest, name=policy.policy, version=policy.version, text=policy.text
         )
         commit_batch(lake, "run-1", f"b{numbers[0]}", produced)
     place(settings, urls)

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_samples import commit, copied, sample, tampered, verified
 
-from catalog.lake import writing
+from catalog.lake import reading, writing
 from catalog.ledger import append_rows, append_table, enter_found
-from catalog.ledger_checkpoints import write_checkpoint
-from catalog.ledger_notes import LAST_FILE
+from catalog.ledger_checkpoints import ready_to_sign, write_checkpoint
+from catalog.ledger_forms import columns_of, row_form
+from catalog.ledger_notes import LAST_FILE, notes_in, verifier_in
+from catalog.ledger_rows import hashed_rows, row_hash, row_parts
 from catalog.upkeep import merge_small_files
 from pipeline.errors import SetupError
 
@@ -161,6 +163,63 @@ def test_an_older_catalog_put_back_is_found_and_nothing_is_signed_upon_it(
     assert any("kept in a witness" in str(one) for one in verified(root, newest).findings)
 
 
+def test_a_missing_kept_checkpoint_is_told(root: Path) -> None:
+    (root / "ledger" / LAST_FILE).unlink()
+
+    (found,) = verified(root).findings
+
+    assert str(found).startswith("removed checkpoint kept in") and LAST_FILE in found.key
+
+
+@pytest.mark.parametrize("left", [1, 30, 120, -60, -2])
+def test_a_witness_whose_writer_was_stopped_is_whole_after_the_next_checkpoint(
+    root: Path, tmp_path: Path, left: int
+) -> None:
+    witness = tmp_path / "witness.txt"
+    with writing(root / "catalog") as lake:
+        for number in range(2):
+            commit(lake, [40 + number], f"w{number}")
+            write_checkpoint(lake, root / "ledger", f"run {number}", [str(witness)])
+    first, second = notes_in(witness.read_text())
+    whole = f"{first}\n{second}".encode()
+    witness.write_bytes(whole[: len(whole) + left if left < 0 else len(first.encode()) + 1 + left])
+    assert verified(root, *notes_in(witness.read_text("utf-8", "replace"))).ok
+
+    with writing(root / "catalog") as lake:
+        commit(lake, [50], "w2")
+        third = write_checkpoint(lake, root / "ledger", "run 2", [str(witness)])
+
+    notes = notes_in(witness.read_text("utf-8", "replace"))
+    assert (notes[0], notes[-1], third.unreached) == (first, third.note, ())
+    assert verified(root, *notes).ok
+
+
+def test_a_witness_that_holds_nothing_whole_is_told(root: Path) -> None:
+    note = (root / "ledger" / LAST_FILE).read_text()
+
+    assert any("kept in a witness" in str(one) for one in verified(root, note[:50]).findings)
+
+
+@pytest.mark.parametrize("content", [b"no key", b"", None])
+def test_an_unusable_key_is_told_before_a_run(root: Path, content: bytes | None) -> None:
+    key = root / "ledger" / "key.pem"
+    key.unlink()
+    if content is None:
+        key.mkdir()
+    else:
+        key.write_bytes(content)
+
+    with writing(root / "catalog") as lake, pytest.raises(SetupError, match="is unusable"):
+        ready_to_sign(lake, root / "ledger")
+
+
+def test_a_folder_that_cannot_be_read_is_told_with_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "verifier.txt").symlink_to("verifier.txt")
+
+    with pytest.raises(SetupError, match="--key FILE"):
+        verifier_in(tmp_path)
+
+
 def test_who_has_the_key_and_rewrites_all_fails_against_a_witness(root: Path) -> None:
     kept = (root / "ledger" / LAST_FILE).read_text()
     with writing(root / "catalog") as lake:
@@ -300,6 +359,17 @@ def test_any_row_reads_back_to_its_hash(
 
     answer = verified(root)
     assert answer.ok, answer.findings
+    # Both ways of hashing a row say the same: DuckDB's, of whole tables, and Python's, of one row.
+    with reading(root / "catalog") as lake:
+        for name in ("replayed_verdicts", "reviews", "packs", "manifests", "images", "settled"):
+            form = row_form(columns_of(lake.connection, f"raw.{name}"))
+            blocks = hashed_rows(lake.connection, f"raw.{name}", form, {})
+            by_duckdb = b"".join(block.hashes for block in blocks)
+            table = lake.connection.execute(
+                f"SELECT rowid, {form.select} FROM raw.{name} ORDER BY rowid"
+            ).to_arrow_table()
+            parts = [one for batch in table.to_batches() for one in row_parts(batch, form)]
+            assert by_duckdb == b"".join(row_hash(one, {}) for one in parts), name
 
 
 def _whole_reasons(table: pa.Table) -> pa.Table:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from catalog_samples import produced_of, request_of
 from ledger_samples import add_works, commit, copied, sample, tampered, verified
 
 from catalog.lake import reading, writing
@@ -13,7 +17,11 @@ from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_erase import erase
 from catalog.ledger_files import verify_files
 from catalog.ledger_notes import Verifier, verifier_in
-from pipeline.errors import InputError
+from catalog.write import commit_batch
+from pipeline.errors import BusyError, InputError
+from pipeline.lock import workspace_lock
+from pipeline.records import Reason, Score
+from pipeline.request import Adapter
 from pipeline.settings import Settings
 
 WORK = {"library": "own", "work_id": 3}
@@ -135,6 +143,174 @@ def test_rows_from_before_the_salt_are_erased_too(settings: Settings) -> None:
     assert tampered(settings.root, "UPDATE raw.library_works SET licence = 'MIT' WHERE work_id = 1")
 
 
+SECRET, AVOID, FIRST = "Ann Smith of Elm Street 3", "her sister", "Ann Smith, asleep"
+MODELS = {"model": "hub/house-style", "model_revision": "r7"}
+
+
+def commit_portrait(settings: Settings, number: int = 70, **changes: object) -> str:
+    """An image in review whose prompt is somebody's name and address; returns its request id."""
+    first = request_of(number + 1, prompt=FIRST, negative_prompt=AVOID)
+    made = produced_of(
+        number,
+        outcome="review",
+        prompt=SECRET,
+        negative_prompt=AVOID,
+        adapters=(Adapter(**MODELS),),
+        earlier=(first,),
+        **changes,
+    )
+    evidence = {"detector": "clip", "revision": "r1", "words": SECRET, "rival": "a mug"}
+    words = Score("fidelity", "text", 0.5, evidence)
+    assert made.verdict
+    said = Reason("review", "fidelity.text", "shows something else", 0.5, 0.6, evidence)
+    made = replace(
+        made,
+        scores=(*made.scores, words),
+        verdict=replace(made.verdict, reasons=(*made.verdict.reasons, said)),
+    )
+    with writing(settings.catalog) as lake:
+        commit_batch(lake, "run-1", f"portrait-{number}", [made])
+        write_checkpoint(lake, settings.root / "ledger", "run run-1")
+    return made.request.request_id
+
+
+@pytest.fixture(scope="module")
+def erased_portrait(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    settings = Settings(workspace=copied(made, tmp_path_factory.mktemp("erased") / "workspace"))
+    request_id = commit_portrait(settings)
+    erase(settings, {"request_id": request_id}, reason="asked", by="ann")
+    return settings.root, request_id
+
+
+def test_an_erased_prompt_leaves_what_licences_and_approvers_need(settings: Settings) -> None:
+    request_id = commit_portrait(settings)
+    before = one_image(settings, request_id)
+    assert SECRET in texts(settings, "images") and FIRST in texts(settings, "images")
+
+    erased = erase(settings, {"request_id": request_id}, reason="asked", by="ann")
+
+    assert set(erased.columns) == {
+        *("prompt", "prompt_sha256", "negative_prompt", "recipe", "evidence", "reasons"),
+    }
+    left = texts(settings, "images")
+    assert not [text for text in (SECRET, AVOID, FIRST) if text in left]
+    after = one_image(settings, request_id)
+    assert after["prompt"] is None
+    recipe = json.loads(after["recipe"])
+    assert recipe["adapters"] == json.loads(before["recipe"])["adapters"]
+    assert recipe["earlier"][0]["prompt"] is None and recipe["earlier"][0]["steps"] == 20
+    kept = ("outcome", "rule", "text", "score", "bound")
+    assert [[each[name] for name in kept] for each in after["reasons"]] == [
+        [each[name] for name in kept] for each in before["reasons"]
+    ]
+    assert json.loads(after["reasons"][1]["evidence"]) == {
+        "detector": "clip",
+        "revision": "r1",
+        "words": "(erased)",
+        "rival": "a mug",
+    }
+    assert json.loads(after["evidence"][0]) == json.loads(before["evidence"][0])
+    with reading(settings.catalog) as lake:
+        used = lake.rows(
+            "SELECT model FROM models_used WHERE request_id = $id AND part = 'adapter'",
+            {"id": request_id},
+        )
+    assert used == [{"model": "hub/house-style"}]
+    answer = verified(settings.root)
+    assert answer.ok, answer.findings
+    with pytest.raises(InputError, match="has anything to erase"):
+        erase(settings, {"request_id": request_id}, reason="asked", by="ann")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "recipe = replace(recipe::VARCHAR, 'house-style', 'other')::JSON",
+        "recipe = NULL",
+        "reasons = NULL",
+        "reasons = list_slice(reasons, 1, 1)",
+        "evidence = list_transform(evidence, lambda one: '{}'::JSON)",
+        "prompt = 'a mug'",
+        "sku = 'MUG-1'",
+    ],
+)
+def test_what_an_erasure_left_of_a_value_is_protected_too(
+    erased_portrait: tuple[Path, str], tmp_path: Path, change: str
+) -> None:
+    erased, request_id = erased_portrait
+    root = copied(erased, tmp_path / "workspace")
+
+    found = tampered(root, f"UPDATE raw.images SET {change} WHERE request_id = '{request_id}'")
+
+    assert [(one.what, one.where) for one in found] == [("changed", "row")]
+
+
+def test_a_second_erasure_takes_more_of_the_same_value(settings: Settings) -> None:
+    request_id = commit_portrait(settings)
+    key = {"request_id": request_id}
+    for columns in (["negative_prompt"], [], ["reasons"], ["evidence", "recipe"]):
+        erase(settings, key, columns=columns, reason="asked", by="ann")
+        answer = verified(settings.root)
+        assert answer.ok, (columns, answer.findings)
+
+    row = one_image(settings, request_id)
+    assert [each["rule"] for each in row["reasons"]] == ["similarity.nearest", "fidelity.text"]
+    assert {each["text"] for each in row["reasons"]} == {"(erased)"}
+    assert set(row["evidence"]) == {"{}"}
+
+
+def one_image(settings: Settings, request_id: str) -> dict[str, Any]:
+    with reading(settings.catalog) as lake:
+        (row,) = lake.rows("SELECT * FROM raw.images WHERE request_id = $id", {"id": request_id})
+    return row
+
+
+def test_files_that_a_killed_writer_left_lose_the_text_as_well(settings: Settings) -> None:
+    folder = settings.catalog / "data" / "raw" / "library_works"
+    (file,) = folder.glob("*.parquet")
+    orphan, other = folder / "ducklake-left-behind.parquet", folder / "ducklake-other.parquet"
+    orphan.write_bytes(file.read_bytes())
+    with writing(settings.catalog) as lake:
+        lake.connection.execute(
+            f"COPY (SELECT * FROM raw.library_works WHERE work_id = 2) TO '{other}'"
+        )
+
+    erase(settings, WORK, reason="asked", by="ann")
+
+    assert not orphan.exists() and other.exists()
+    assert "Person 3" not in texts(settings, "library_works")
+
+
+def test_a_file_that_two_images_share_goes_with_the_second(settings: Settings) -> None:
+    ids = [commit_portrait(settings, number, content=b"the same") for number in (80, 90)]
+    url = one_image(settings, ids[0])["url"]
+    path = settings.root / url
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"the same")
+
+    first = erase(settings, {"request_id": ids[0]}, files=True, reason="asked", by="ann")
+
+    assert (first.files, first.kept_files) == ((), (url,))
+    assert path.exists()
+    assert not [one for one in about_files(settings) if url in one]
+
+    second = erase(settings, {"request_id": ids[1]}, files=True, reason="asked", by="ann")
+
+    assert (second.files, second.kept_files) == ((url,), ())
+    assert not path.exists()
+    assert not [one for one in about_files(settings) if url in one]
+
+
+def about_files(settings: Settings) -> list[str]:
+    with reading(settings.catalog) as lake:
+        return [str(one) for one in verify_files(lake, settings, verifiers_of(settings))[1]]
+
+
+def test_nothing_is_erased_under_a_run(settings: Settings) -> None:
+    with workspace_lock(settings), pytest.raises(BusyError, match="another run is at work"):
+        erase(settings, WORK, reason="asked", by="ann")
+
+
 def verifiers_of(settings: Settings) -> list[Verifier]:
     verifier = verifier_in(place_of(settings))
     return [verifier] if verifier else []
@@ -147,8 +323,6 @@ def test_files_go_with_the_texts_that_they_quote(settings: Settings) -> None:
             path = settings.root / row["url"]
             path.parent.mkdir(parents=True, exist_ok=True)
         for number in range(20):
-            from catalog_samples import produced_of
-
             one = produced_of(number)
             assert one.asset
             (settings.root / str(one.asset.url)).write_bytes(f"file {number}".encode())

@@ -16,15 +16,20 @@ from catalog_samples import TERMS, failed_of, produced_of, request_of
 from PIL import Image
 
 from catalog.audit import ask
+from catalog.channel import load_channel
 from catalog.lake import Lake
-from catalog.pack import Files, NothingToExport, Pack, export_pack
+from catalog.pack import NothingToExport, Pack, export_pack
+from catalog.pack_check import Files
+from catalog.pack_plan import Asked
 from catalog.read import find_asset
 from catalog.review import record_review
+from catalog.selection import EVERYTHING
 from catalog.story import story
 from catalog.write import commit_batch, record_terms
 from pipeline.errors import InputError
 from pipeline.records import Produced, Review, Signed
 from pipeline.terms import UsageTerms
+from pipeline.terms_text import licence_text
 from pipeline.verify import Report
 
 TODAY = date(2026, 5, 1)
@@ -70,15 +75,18 @@ class Shoot:
             label=label[0]["label"],
         )
 
-    def export(self, out: Path, terms: UsageTerms = GRANT, **options: Any) -> Pack:
-        options = {"today": TODAY, **options}
-        return export_pack(
-            self.lake.folder,
-            out,
-            terms,
-            Files(verify=self.verify, locate=lambda url: self.root / url),
-            **options,
-        )
+    def export(
+        self,
+        out: Path,
+        terms: UsageTerms = GRANT,
+        *,
+        where: str = EVERYTHING,
+        today: date = TODAY,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Pack:
+        asked = Asked(where, terms, load_channel("plain"), today)
+        files = Files(verify=self.verify, locate=lambda url: self.root / url)
+        return export_pack(self.lake, out, asked, files, progress)
 
 
 @pytest.fixture
@@ -109,7 +117,7 @@ def test_a_pack_holds_images_licence_manifest_sums_and_sheet(shoot: Shoot, tmp_p
         "manifest.parquet",
         "pack.json",
     }
-    assert files["LICENSE.txt"].decode() == GRANT.licence_text()
+    assert files["LICENSE.txt"].decode() == licence_text(GRANT)
     for line in files["SHA256SUMS"].decode().splitlines():
         digest, name = line.split("  ", 1)
         assert hashlib.sha256(files[name]).hexdigest() == digest

@@ -17,13 +17,14 @@ from pack_samples import product, studio
 
 from catalog.export import export
 from catalog.lake import reading
-from catalog.pack_target import SUMS, Target, open_target
+from catalog.pack_target import Target, open_target
 from catalog.verified import proven_by_hash
 from pipeline.errors import BusyError, InputError
 from pipeline.keys import trust_anchors
 from pipeline.settings import Settings
 from pipeline.store import path_of
 from pipeline.verify import Report, verify_signature
+from pipeline.verify_sums import SUMS
 
 FILES = [(f"images/{n:02d}-{'x' * (n * 9)}.bin", os.urandom(900 + n)) for n in range(12)]
 WHOLE = [*FILES, (SUMS, b"sums")]
@@ -127,6 +128,17 @@ def test_another_pack_is_left_alone(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="another pack"):
         finish(out, [("images/new.bin", b"new"), (SUMS, b"others")], plan="other")
     assert finish(out)[1]
+
+
+@pytest.mark.parametrize("harm", ["altered", "missing"])
+def test_the_same_pack_lying_there_altered_is_told_file_by_file(tmp_path: Path, harm: str) -> None:
+    out = tmp_path / "pack"
+    finish(str(out))
+    file = out / FILES[3][0]
+    file.write_bytes(b"other") if harm == "altered" else file.unlink()
+    with pytest.raises(InputError, match="altered, or is missing") as told:
+        finish(str(out))
+    assert [fault.where for fault in told.value.faults] == [str(file)]
 
 
 def test_two_exports_at_once_do_not_mix(tmp_path: Path) -> None:

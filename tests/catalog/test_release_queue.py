@@ -10,11 +10,15 @@ import pytest
 from workspace_samples import HELD, MILD, policy_named, shoot
 
 import catalog.release as release_module
+import catalog.release_queue as queue_module
 from catalog.lake import reading, writing
+from catalog.ledger import append_rows
+from catalog.ledger_erase import erase
 from catalog.release import approve, reject
 from catalog.release_queue import release_queued
 from catalog.replay import replay
 from catalog.replay_apply import Applied, apply
+from catalog.rescore import erased_images
 from catalog.review import review_queue
 from pipeline.errors import InputError
 from pipeline.keys import trust_anchors
@@ -70,6 +74,63 @@ def test_one_lost_file_does_not_keep_the_others(settings: Settings) -> None:
     assert len(rows(settings, "SELECT * FROM to_sign")) == 2
 
 
+@pytest.mark.parametrize("event", ["a run finished an earlier attempt", "a replay was applied"])
+def test_what_was_replaced_while_it_was_signed_is_not_recorded(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    shoot(settings, HELD, ["review"])
+    applied(settings, MILD)
+    flush = queue_module.flush_staging
+
+    def meanwhile(*arguments: Any) -> None:
+        flush(*arguments)
+        monkeypatch.setattr(queue_module, "flush_staging", flush)
+        if event.startswith("a replay"):
+            applied(settings, policy_named("milder", [{**DECODES, "block": {"below": 0}}]))
+            return
+        with writing(settings.catalog) as lake:
+            row = lake.read("FROM raw.images").to_pylist()[0]
+            earlier = f"{int(row['attempt'][:14], 16) - 1:014x}{row['attempt'][14:]}"
+            replayed = lake.read("FROM raw.replayed_verdicts")
+
+            def again(connection: Any) -> None:
+                for name, table in (
+                    ("images", lake.read("FROM raw.images")),
+                    ("replayed_verdicts", replayed),
+                ):
+                    place = table.column_names.index("attempt")
+                    changed = table.set_column(place, "attempt", [[earlier] * len(table)])
+                    append_rows(connection, name, changed)
+
+            lake.transact(again)
+
+    monkeypatch.setattr(queue_module, "flush_staging", meanwhile)
+    released = release_queued(settings)
+    assert (released.signed, released.failed) == (0, ())
+    assert rows(settings, "SELECT * FROM manifests") == []
+    assert not list((settings.root / "staging").rglob("*.*"))
+    assert release_queued(settings).signed == 1
+
+
+def test_an_image_whose_prompt_was_erased_is_neither_signed_nor_approved(
+    settings: Settings,
+) -> None:
+    queued, reviewed, *_ = shoot(settings, HELD, ["review", "review"])
+    with writing(settings.catalog) as lake:
+        apply(lake, MILD, replay(lake, MILD, "sku = 'MUG-00000'"), "ada")
+    for request in (queued, reviewed):
+        erase(settings, {"request_id": request.request_id}, reason="asked", by="ada")
+    with pytest.raises(InputError, match="its prompt was erased"):
+        approve(settings, "MUG-00001", "ada", "fine")
+    assert release_queued(settings).signed == 0
+    (failed,) = release_queued(settings, "sku = 'MUG-00000'").failed
+    assert failed.sku == "MUG-00000" and "its prompt was erased" in failed.error
+    with reading(settings.catalog) as lake:
+        lost = erased_images(lake, "sku = 'MUG-00000'")
+    assert [(each.sku, each.error[:20]) for each in lost] == [("MUG-00000", "a text of it was era")]
+    assert reject(settings, "MUG-00001", "ada", "erased")["decision"] == "reject"
+
+
 def test_only_what_a_condition_names_is_signed(settings: Settings) -> None:
     shoot(settings, HELD, ["review"] * 3)
     applied(settings, MILD)
@@ -84,6 +145,7 @@ def test_a_rejected_image_is_never_queued(settings: Settings) -> None:
     assert release_queued(settings).signed == 1
 
 
+DECODES: dict[str, object] = {"check": "quality", "score": "decodes"}
 SHARP: dict[str, object] = {
     "check": "quality",
     "score": "sharpness",

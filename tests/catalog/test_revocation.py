@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import json
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pack_samples import product, studio
 
 from catalog.export import export
@@ -13,8 +18,9 @@ from catalog.lake import reading, writing
 from catalog.pack import NothingToExport
 from catalog.revocation import Revocation, revoke, revoked
 from catalog.revocation_list import read_revocation_list, write_revocation_list
+from pipeline.certificates import CLAIM_SIGNING, pem
 from pipeline.errors import InputError
-from pipeline.keys import signing_identity, trust_anchors
+from pipeline.keys import Identity, signing_identity, trust_anchors
 from pipeline.settings import Settings
 from pipeline.store import sha256_of
 
@@ -183,3 +189,101 @@ def test_a_list_signed_by_a_stranger_or_too_late_is_refused(
         )
     with pytest.raises(InputError, match="outside its certificate's validity"):
         read_revocation_list(late, trust_anchors(settings))
+
+
+class Authority:
+    """A certificate authority that issues whatever a test asks for, right or wrong."""
+
+    def __init__(self, name: str, issuer: Authority | None = None, **wishes: Any) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        above = issuer or self
+        self.certificate = self._certificate(above, **wishes)
+        self.chain = [self.certificate, *(issuer.chain if issuer else [])]
+
+    def _certificate(
+        self,
+        above: Authority,
+        ca: bool = True,
+        signs_certificates: bool = True,
+        usage: bool = True,
+        path_length: int | None = None,
+        use: x509.ObjectIdentifier | None = None,
+        days: int = 30,
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        length = path_length if ca else None
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(self.name)
+            .issuer_name(above.name)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=60))
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=length), critical=True)
+        )
+        if usage:
+            signs = signs_certificates and ca
+            made = made.add_extension(
+                x509.KeyUsage(not signs, False, False, False, False, signs, signs, False, False),
+                critical=True,
+            )
+        if use:
+            made = made.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+        return made.sign(above.key, hashes.SHA256())
+
+    def identity(self, root: Authority) -> Identity:
+        """Signs lists as this one, with its chain below the root."""
+        key = self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        chain = b"".join(map(pem, self.chain[:-1]))
+        return Identity(chain, "es256", pem(root.certificate), "test", False, "Studio", key)
+
+
+SIGNS_IMAGES = {"ca": False, "use": CLAIM_SIGNING}
+SERVES_WEB = {"ca": False, "use": ExtendedKeyUsageOID.SERVER_AUTH}
+
+
+@pytest.mark.parametrize(
+    ("between", "leaf", "told"),
+    [
+        ([], SIGNS_IMAGES, None),
+        ([{}], SIGNS_IMAGES, None),
+        ([{"path_length": 0}], SIGNS_IMAGES, None),
+        ([{"usage": False}], SIGNS_IMAGES, None),
+        # Whoever holds a certificate for images must not make others that sign lists.
+        ([SIGNS_IMAGES], SIGNS_IMAGES, "chain of certificates does not hold"),
+        ([{"signs_certificates": False}], SIGNS_IMAGES, "chain of certificates does not hold"),
+        ([{"path_length": 0}, {}], SIGNS_IMAGES, "chain of certificates does not hold"),
+        ([{"days": -1}], SIGNS_IMAGES, "outside its certificate's validity"),
+        ([], SERVES_WEB, "not one that signs images"),
+        ([], {"ca": True}, "not one that signs images"),
+    ],
+)
+def test_only_certificates_for_images_under_real_authorities_sign_lists(
+    settings: Settings, between: list[dict[str, Any]], leaf: dict[str, Any], told: str | None
+) -> None:
+    root = above = Authority("Root")
+    for wishes in between:
+        above = Authority("Between", above, **wishes)
+    signer = Authority("Signer", above, **leaf).identity(root)
+    with reading(settings.catalog) as lake:
+        data = write_revocation_list(lake, signer)
+    if told is None:
+        assert read_revocation_list(data, signer.anchors).signer.startswith("Signer")
+    else:
+        with pytest.raises(InputError, match=told):
+            read_revocation_list(data, signer.anchors)
+
+
+def test_a_root_that_may_not_issue_vouches_for_nobody(settings: Settings) -> None:
+    root = Authority("Root", ca=False)
+    signer = Authority("Signer", root, **SIGNS_IMAGES).identity(root)
+    with reading(settings.catalog) as lake:
+        data = write_revocation_list(lake, signer)
+    with pytest.raises(InputError, match="no configured root vouches"):
+        read_revocation_list(data, signer.anchors)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from timestamp_authority import TimestampAuthority, timestamp_authority
-from workspace_samples import MILD, shoot
+from workspace_samples import HELD, MILD, shoot
 
 from catalog.lake import reading, writing
 from catalog.read import knows
+from catalog.release import approve
 from catalog.stamp import owed, owed_table, record_owed, stamp_files, unstamped
 from catalog.verifications import record_verifications
 from pipeline import timestamps
@@ -122,6 +123,17 @@ def test_an_authority_that_fails_between_two_files_leaves_the_rest_owed(
         assert len(owed(lake)) == 2
         with pytest.raises(SetupError, match="no time-stamp authority is configured"):
             stamp_files(Settings(workspace=settings.workspace), lake, owed(lake))
+
+
+def test_what_a_person_approves_in_an_outage_is_owed_its_stamp_too(
+    settings: Settings, authority: TimestampAuthority
+) -> None:
+    shoot(settings, HELD, ["review", "review"])
+    approve(settings, "MUG-00000", "ada", "fine")
+    timestamps.note_outage(authority.url)
+    late = approve(settings, "MUG-00001", "ada", "fine as well")
+    with reading(settings.catalog) as lake:
+        assert owed(lake) == [late["sha256"]]
 
 
 def test_a_batch_owes_what_it_signed_without_a_stamp(shot: list[Request]) -> None:

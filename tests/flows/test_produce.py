@@ -138,6 +138,7 @@ def test_two_runs_at_once_are_refused(run: Run) -> None:
         ("library", "no library 'mine'"),
         ("detector", "no image-classifier model 'gone'"),
         ("corrupt reference", "bad.png"),
+        ("watermark", "TrustMark cannot be imported"),
     ],
 )
 def test_a_set_up_that_cannot_run_stops_before_the_first_image(
@@ -157,6 +158,10 @@ def test_a_set_up_that_cannot_run_stops_before_the_first_image(
             f"models:\n  starter: {{{entry}, folder: {folder}, weights_sha256: '{digest}'}}\n"
         )
         monkeypatch.setenv("PLATEMARK_MODELS", str(models))
+    elif change == "watermark":
+        monkeypatch.setitem(sys.modules, "trustmark", None)
+        text = (shop / "plain.yaml").read_text()
+        (shop / "plain.yaml").write_text(f"{text}labels: {{watermark: trustmark}}\n")
     else:
         checks = {
             "library": "similarity: {model: starter-clip, libraries: [mine]}",

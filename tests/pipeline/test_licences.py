@@ -30,6 +30,7 @@ from pipeline.request import Input
 from pipeline.scope import ANY, GROUPS, WORLDWIDE, beyond, both_run, overlap
 from pipeline.terms import UsageTerms
 from pipeline.terms_file import read_terms
+from pipeline.terms_text import licence_text
 
 TODAY = date(2027, 1, 15)
 OLD = {
@@ -158,7 +159,7 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 def test_the_licence_text_names_parties_works_and_restrictions(tmp_path: Path) -> None:
     path = tmp_path / "terms.yaml"
     path.write_text(FULL)
-    text = read_terms(path).licence_text()
+    text = licence_text(read_terms(path))
     for part in (
         "- licensor: Acme Studio, PLUS-1234, https://acme.example/license, rights@acme.example",
         "- model release MR-7, until 2028-01-01",
@@ -662,3 +663,20 @@ def test_any_words_in_terms_give_a_packet_that_reads_back(
     told = {"id": "t", "licensor": licensor, "credit": credit, "text": text, "channels": [ANY]}
     fields = read_packet(licensed_again(EMPTY, told))
     assert "plus:Licensor" in fields and set(fields) <= set(LICENSING)
+
+
+def test_a_table_of_ones_own_speaks_in_text_and_fields(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "licences:\n  Acme-Internal:\n    name: Acme's terms\n"
+        "    url: https://acme.example/internal\n    source: contract 7\n    dated: 2026-05-01\n"
+        "    commercial: true\n    attribution: none\n    flow_down: true\n"
+        "    restrictions: [shown upside down]\n"
+    )
+    own = load_licences(path)
+    passed_on = terms(licence="Acme-Internal", flow_down=["Acme-Internal"])
+    for licences, known in ((own, True), (None, False)):
+        assert ("shown upside down" in licence_text(passed_on, licences)) == known
+        fields = licensing_fields(passed_on, licences)
+        assert (fields.get("xmpRights:WebStatement") == "https://acme.example/internal") == known
+        assert ("https://acme.example/internal" in fields["plus:OtherConstraints"].text) == known

@@ -152,8 +152,11 @@ def test_it_says_what_it_supports(client: http.client.HTTPConnection) -> None:
     status, body = ask(client, "GET", "/services/supportedAlgorithms")
     told = json.loads(body)
     assert status == 200
-    assert told["watermarks"] == [{"alg": "org.platemark.watermark.1"}]
-    assert {"alg": "org.platemark.pdq.1"} in told["fingerprints"]
+    assert told["watermarks"] == [
+        {"alg": "org.platemark.watermark.1"},
+        {"alg": "com.adobe.trustmark.Q"},
+    ]
+    assert told["fingerprints"] == [{"alg": "org.platemark.pdq.1"}, {"alg": "io.iscc.v0"}]
 
 
 @pytest.mark.parametrize(
