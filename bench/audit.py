@@ -5,7 +5,8 @@ each million images. `ask` is a whole audit as people wait for it (copy of the m
 its extensions, the question, the answer in memory), `query` the question alone on an open catalog,
 `Parquet` the same SQL and views in a plain DuckDB over the same Parquet files, `PostgreSQL` some of
 the questions over one wide, indexed table. All have two threads; times are medians, in turn. Exit
-code 1 when an audit takes more than 2 s or 1.3 times what plain Parquet takes, or a row is lost.
+code 1 when an audit takes more than 2 s, or 1.3 times what plain Parquet takes and 0.1 s more, or
+a row is lost.
 """
 
 from __future__ import annotations
@@ -83,6 +84,10 @@ def main() -> int:
             build(catalog, options.images, whole=True)
             size = sum(path.stat().st_size for path in catalog.rglob("*") if path.is_file())
             print(f"built in {time.perf_counter() - begun:.0f} s, {size / 1e9:.1f} GB")
+        else:
+            with isolated(catalog, Limits()) as lake:
+                counted = lake.execute("SELECT count(*) FROM images").fetchall()
+            print(f"the catalog in {catalog} has {counted[0][0]:,} images")
         in_postgres = options.images if options.postgres is None else options.postgres
         with postgres_of(catalog, min(in_postgres, options.images)) as postgres:
             timed = compare(catalog, options, postgres)
@@ -90,7 +95,10 @@ def main() -> int:
             catalog, options.writers, options.seconds
         )
     missed = [one.name for one in timed if one.misses]
-    print(f"\nmore than {SECONDS:g} s or {RATIO} x Parquet: {', '.join(missed) or 'none'}")
+    print(
+        f"\nmore than {SECONDS:g} s, or {RATIO} x Parquet and {NOTICED:g} s more: "
+        f"{', '.join(missed) or 'none'}"
+    )
     return 1 if missed or lost else 0
 
 

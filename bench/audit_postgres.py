@@ -2,6 +2,7 @@
 
 The table holds what the view `images` shows, so that nothing need be joined or compared at asking
 time, which favours PostgreSQL: a catalog there would have to keep it up to date with each commit.
+Columns that such a table would not have are left out, and times include starting `psql`.
 The server is one of its own in a temporary folder; `postgres` and `psql` must be on the PATH.
 """
 

@@ -50,8 +50,11 @@ def asset_finder(settings: Settings) -> Iterator[FindAsset | None]:
 def _found(settings: Settings, lake: Lake, name: str) -> CatalogAsset:
     found = find_asset(lake, name)
     rows = lake.rows(
-        "SELECT cleared, outcome FROM images WHERE request_id = $id", {"id": found.request_id}
+        "SELECT cleared, outcome, prompt FROM images WHERE request_id = $id",
+        {"id": found.request_id},
     )
+    if rows and rows[0]["prompt"] is None:
+        raise InputError(name, [Fault("its prompt was erased", "", "use another image")])
     if not rows or not rows[0]["cleared"] or not found.url or not found.sha256:
         outcome = rows[0]["outcome"] if rows else "unknown"
         remedy = "use one that passed, or approve it: `platemark review approve`"

@@ -120,13 +120,13 @@ def erase(
             return erasing, found
 
         done, found = lake.transact(work)
-        remove_files(settings, found.going)
         # Also where nothing was left to erase: an erasure before may have been interrupted here.
-        purge(lake, key)
+        leftovers = purge(lake, key)
         occasion = ", ".join(f"{name} {value}" for name, value in key.items())
         write_checkpoint(lake, place_of(settings), f"erasure of {occasion[:60]}")
         scrub(lake)
-    if not done.counts and not found.tombstones:
+        remove_files(settings, found.going)
+    if not done.counts and not found.tombstones and not leftovers:
         what = f"no row with {occasion} has anything to erase"
         raise InputError("ledger erase", [Fault(what, "", "was it erased already?")])
     touched = tuple(sorted(done.touched))
@@ -142,11 +142,18 @@ def _begun(
     of_image = "request_id" in key and not columns
     texts = None
     if of_image:
-        rows = connection.execute(
-            "SELECT prompt, negative_prompt, recipe FROM raw.images WHERE request_id = ?",
-            [key["request_id"]],
-        ).to_arrow_table()
-        texts = texts_of(rows.to_pylist())
+        rows = (
+            connection.execute(
+                "SELECT prompt, prompt_sha256, negative_prompt, recipe FROM raw.images "
+                "WHERE request_id = ?",
+                [key["request_id"]],
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+        # Where the prompt alone was erased before, what quotes it cannot be told any more.
+        alone = any(row["prompt"] is None and row["prompt_sha256"] is not None for row in rows)
+        texts = None if alone else texts_of(rows)
     named = frozenset(columns or (PROMPT_COLUMNS if of_image else ERASABLE))
     return _Work(connection, key, named, texts, erasures(connection, [signer.verifier]))
 

@@ -15,6 +15,7 @@ from catalog.ledger import file_tombstones
 from catalog.ledger_entries import tables_of_files
 from catalog.ledger_forms import KEY_LENGTH, SALT_BYTES
 from catalog.ledger_notes import Verifier
+from pipeline.errors import SetupError
 from pipeline.settings import Settings
 from pipeline.store import drop_staged, path_of
 
@@ -64,12 +65,21 @@ def files_to_go(
 def remove_files(settings: Settings, urls: Sequence[str]) -> None:
     """Removes files from the store, and from staging where a run was stopped before it placed them.
 
-    A url that leads out of the store is left alone.
+    A url that leads out of the store is left alone. Raises SetupError with all that stay.
     """
+    left = []
     for url in urls:
         if ".." not in url.split("/"):
-            path_of(settings, url).unlink(missing_ok=True)
-            drop_staged(settings, url)
+            try:
+                path_of(settings, url).unlink(missing_ok=True)
+                drop_staged(settings, url)
+            except OSError as error:
+                left.append(f"{url} ({error.strerror})")
+    if left:
+        raise SetupError(
+            f"the rows are erased, but files cannot be removed: {', '.join(left)}; remove them, or "
+            f"mend their folders' rights and run the erasure again"
+        )
 
 
 def _files(

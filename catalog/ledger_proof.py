@@ -59,13 +59,15 @@ def inclusion_proofs(
     manifest. Raises InputError when a record or the log is not as it was signed.
     """
     connection = lake.connection
+    # Before the log, which grows meanwhile: what a checkpoint signs is in it then.
+    notes = recorded(connection)
     log = leaves(connection)
     places = [at for at, entry in enumerate(log) if entry.table == TABLE]
     ends = np.cumsum([log[at].rows for at in places])
     wanted = _records(lake, asset_sha256s, verifiers)
     reached = [which for _, rank, _ in wanted if (which := _entry_of(ends, rank)) is not None]
     needed = 1 + places[max(reached)] if reached else 0
-    said, note = _covering(connection, verifiers, needed)
+    said, note = _covering(notes, verifiers, needed)
     if said is None:
         return {}
     tree = Levels([entry.leaf for entry in log[: said.size]])
@@ -158,10 +160,9 @@ def fields_of(record: bytes) -> dict[str, str]:
 
 
 def _covering(
-    connection: Any, verifiers: Sequence[Verifier], needed: int
+    notes: Sequence[tuple[int, Any, str]], verifiers: Sequence[Verifier], needed: int
 ) -> tuple[Checkpoint | None, str]:
     """The first checkpoint over so many entries, the last one when none is."""
-    notes = recorded(connection)
     if not notes:
         return None, ""
     note = next((text for size, _, text in notes if size >= needed), notes[-1][2])

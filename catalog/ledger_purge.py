@@ -42,13 +42,14 @@ lake.commit()
 lake.execute("VACUUM")
 """
 _UNDER_WAY_SECONDS = 600.0
-"""A file that cannot be read is a commit's under way while it is younger."""
+"""A file that no snapshot has may be of a commit under way while it is younger."""
 
 
-def purge(lake: Lake, key: Mapping[str, Any]) -> None:
+def purge(lake: Lake, key: Mapping[str, Any]) -> int:
     """Rewrites files with deleted rows, forgets older snapshots, removes files that hold old rows.
 
-    `key` names the erased rows. Raises SetupError when other writers kept an old file in use.
+    Returns how many such files it removed that killed writers had left. `key` names the erased
+    rows. Raises SetupError when other writers kept an old file in use.
     """
 
     def rewrite() -> None:
@@ -58,11 +59,13 @@ def purge(lake: Lake, key: Mapping[str, Any]) -> None:
             connection.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)")
 
     patiently(rewrite, lake.folder)
+    removed = 0
     with lake.alone() as connection:
         for table in covered_tables(connection):
             types = columns_of(connection, f"raw.{table}")
             if set(key) <= set(types) and ERASABLE & set(types):
-                _remove_leftovers(connection, lake.folder, table, key)
+                removed += _remove_leftovers(connection, lake.folder, table, key)
+    return removed
 
 
 def scrub(lake: Lake) -> None:
@@ -85,7 +88,7 @@ def scrub(lake: Lake) -> None:
 
 def _remove_leftovers(
     connection: duckdb.DuckDBPyConnection, folder: Path, table: str, key: Mapping[str, Any]
-) -> None:
+) -> int:
     """Files of killed or failed commits, which no snapshot has: those that hold the key's rows."""
     listed = connection.execute(
         "SELECT data_file, delete_file "
@@ -96,10 +99,19 @@ def _remove_leftovers(
             f"the values are erased, but old files of the table {table} still hold them, since "
             f"another writer is at work: run the erasure again when it is done"
         )
+    removed = 0
     used = {Path(data).name for data, _ in listed}
     for path in sorted((folder / DATA / "raw" / table).rglob("*.parquet")):
         if path.name not in used and _holds(connection, path, key):
+            if _is_young(path):
+                raise SetupError(
+                    f"the values are erased, but {path.name} still holds them and is younger than "
+                    f"ten minutes: another writer may be about to commit it; run the erasure again "
+                    f"then"
+                )
             path.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def _holds(connection: duckdb.DuckDBPyConnection, path: Path, key: Mapping[str, Any]) -> bool:
@@ -112,7 +124,11 @@ def _holds(connection: duckdb.DuckDBPyConnection, path: Path, key: Mapping[str, 
         ).fetchone()
     except duckdb.Error:
         # Half written: whose rows it has cannot be told.
-        with suppress(FileNotFoundError):
-            return time.time() - path.stat().st_mtime > _UNDER_WAY_SECONDS
-        return False
+        return not _is_young(path)
     return found is not None
+
+
+def _is_young(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime < _UNDER_WAY_SECONDS
+    return False

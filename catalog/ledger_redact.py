@@ -10,16 +10,16 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from catalog.rows import as_json
-from pipeline.verdict import plain_words
+from pipeline.verdict import DENIED, plain_words
 
 GONE = "(erased)"
 """Stands where a text was erased within a value."""
 PROMPT_COLUMNS = (
     *("prompt", "prompt_sha256", "negative_prompt", "recipe", "manifest"),
-    *("error", "evidence", "reasons"),
+    *("error", "evidence", "reason", "reasons"),
 )
 """Columns that quote a prompt, or can: what goes when an image is named and no column."""
-PARTLY = frozenset({"recipe", "reasons", "error", "evidence"})
+PARTLY = frozenset({"recipe", "reason", "reasons", "error", "evidence"})
 """Columns of which the texts go, and the rest stays."""
 _COMPARED = 40
 """Characters: error messages and labels shorten a prompt."""
@@ -99,4 +99,5 @@ def _quotes(value: str, texts: Collection[str] | None) -> bool:
     if texts is None:
         return True
     said = value.casefold()
-    return any(text[:_COMPARED].casefold() in said for text in texts)
+    # A denied name is a piece of the prompt, as pipeline/verdict.py tells it.
+    return DENIED in value or any(text[:_COMPARED].casefold() in said for text in texts)

@@ -87,19 +87,23 @@ class ZipForm:
         return tail.written.getvalue()
 
     def scan(self, stream: IO[bytes]) -> list[Entry]:
-        """Follows the local headers as long as names, sizes and check sums hold."""
+        """Follows the local headers as long as they are as written here and check sums hold."""
         found: list[Entry] = []
         stream.seek(0)
         while len(raw := stream.read(_LOCAL_HEADER.size)) == _LOCAL_HEADER.size:
-            mark, _, flags, method, _, _, crc, size, full, name_size, extra = _LOCAL_HEADER.unpack(
+            mark, _, flags, method, _, _, _, size, full, name_size, extra = _LOCAL_HEADER.unpack(
                 raw
             )
             if mark != b"PK\x03\x04" or flags or method or size != full or extra:
                 break
-            name = stream.read(name_size).decode("ascii", "replace")
+            named = stream.read(name_size)
+            name = named.decode("ascii", "replace")
             start = found[-1].end if found else 0
             entry = _hashed(stream, name, size, start)
-            if entry is None or entry.crc != crc:
+            if (
+                entry is None
+                or raw + named != self._info(name, size, entry.crc, start).FileHeader()
+            ):
                 break
             found.append(entry)
         return found

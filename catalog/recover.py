@@ -117,7 +117,8 @@ def by_binding(lake: Lake, alg: str, value: str) -> list[Match]:
 def manifest_store(lake: Lake, label: str) -> bytes | None:
     """The stored C2PA manifest store whose active manifest has this label, byte for byte."""
     rows = lake.rows(
-        "SELECT manifest FROM manifests WHERE label = $label LIMIT 1", {"label": label}
+        "SELECT manifest FROM manifests WHERE label = $label AND manifest IS NOT NULL LIMIT 1",
+        {"label": label},
     )
     return bytes(rows[0]["manifest"]) if rows else None
 

@@ -13,7 +13,6 @@ from catalog.approval import approved_until, may_not_approve
 from catalog.lake import Lake, reading, writing
 from catalog.read import find_asset
 from catalog.review import Approval, record_review
-from catalog.stamp import record_unstamped
 from catalog.story import story
 from pipeline.errors import Fault, InputError, SetupError
 from pipeline.images import ImageRefused
@@ -191,12 +190,12 @@ def _catalogued(
     asset = signed_asset(settings, sealed, held["width"], held["height"], held["pixels_sha256"])
     flush_staging(settings)
     try:
-        record_review(lake, request_id, review, asset, sealed.signed, approval)
+        owes = bool(settings.signing.timestamp_url)
+        record_review(lake, request_id, review, asset, sealed.signed, approval, owes=owes)
     except BaseException:
         drop_staged(settings, str(asset.url))
         raise
     place(settings, [str(asset.url)])
-    record_unstamped(settings, lake, [(asset, sealed.signed)])
     return asset
 
 

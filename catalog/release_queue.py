@@ -19,7 +19,7 @@ from catalog.lake import Lake, reading, writing
 from catalog.release import model_of, quarantined, request_of, signed_asset, verdict_of
 from catalog.replay import named
 from catalog.rows import arrow, later_file_row, manifest_row, text_table
-from catalog.stamp import record_unstamped
+from catalog.stamp import owed_rows
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError
 from pipeline.images import decode_limited
@@ -132,14 +132,13 @@ def _sign(
         done = [each for each in outcomes if not isinstance(each, NotSigned)]
         flush_staging(settings)
         try:
-            kept = lake.transact(lambda connection: _record(connection, done))
+            owes = bool(settings.signing.timestamp_url)
+            kept = lake.transact(lambda connection: _record(connection, done, owes=owes))
         except BaseException:
             for asset, _, _ in done:
                 drop_staged(settings, str(asset.url))
             raise
         place(settings, [str(asset.url) for asset, _, row in done if row["request_id"] in kept])
-        new = [(asset, signed) for asset, signed, row in done if row["request_id"] in kept]
-        record_unstamped(settings, lake, new)
         for asset, _, row in done:
             if row["request_id"] not in kept:
                 drop_staged(settings, str(asset.url))
@@ -187,9 +186,12 @@ def _parsed(text: str | None) -> dict[str, Any]:
 _policy = lru_cache(maxsize=16)(policy_from_text)
 
 
-def _record(connection: duckdb.DuckDBPyConnection, done: Sequence[Finished]) -> set[str]:
+def _record(
+    connection: duckdb.DuckDBPyConnection, done: Sequence[Finished], *, owes: bool
+) -> set[str]:
     """Records the signed files of those that still wait; returns their request ids.
 
+    Where it `owes` one, a file without a time stamp waits for it.
     Where a run or a replay was faster, what was signed is of another attempt or policy: it is not
     recorded, and the image waits for the next release.
     """
@@ -216,4 +218,7 @@ def _record(connection: duckdb.DuckDBPyConnection, done: Sequence[Finished]) -> 
     if files:
         insert_table(connection, "later_files", arrow("later_files", files))
         insert_table(connection, "manifests", arrow("manifests", stores))
+    kept_files = ((row["asset_sha256"], row["manifest"], row["label"]) for row in stores)
+    if owed := owed_rows(kept_files if owes else (), now):
+        insert_table(connection, "stamps_owed", owed)
     return {each["request_id"] for each in files}

@@ -167,7 +167,7 @@ def words_of_items(lake: Lake, campaign: str, client: str) -> Mapping[str, str]:
         "SELECT sku, coalesce(recipe ->> '$.earlier[0].prompt', prompt) AS prompt, "
         "coalesce(if(recipe ->> '$.earlier[0].prompt' IS NULL, recipe ->> '$.prompt_syntax', "
         "recipe ->> '$.earlier[0].prompt_syntax'), 'plain') AS syntax "
-        "FROM requests WHERE campaign = ? AND client = ? "
+        "FROM requests WHERE campaign = ? AND client = ? AND prompt IS NOT NULL "
         "QUALIFY row_number() OVER (PARTITION BY sku ORDER BY prompt, request_id) = 1 ORDER BY sku",
         [campaign, client],
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
 from catalog.rows import arrow, later_file_row, manifest_row
+from catalog.stamp import owed_rows
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError
 from pipeline.records import SEVERITIES, Asset, Review, Signed
@@ -56,11 +57,13 @@ def record_review(
     asset: Asset | None = None,
     signed: Signed | None = None,
     approval: Approval | None = None,
+    *,
+    owes: bool = False,
 ) -> str:
     """Records a decision; an approval brings the signed asset that was made for it. Returns its id.
 
     Without `signed` the asset is one that is catalogued already. `approval` says who the reviewer
-    is, and until when an approval holds.
+    is, and until when an approval holds. `owes`: a file without a time stamp waits for one.
 
     The last decision counts, so an approval can be withdrawn by a rejection, and one that no longer
     holds can be given again. Raises InputError when the image is unknown, its verdict is not
@@ -76,13 +79,16 @@ def record_review(
         state = connection.execute(
             "SELECT attempt, outcome, decision, reviewer, perceptual_hash, "
             "NOT approval_holds AS lapsed, list_transform(list_filter(reasons, "
-            "lambda one: one.outcome = 'review'), lambda one: one.rule) AS rules, policy_digest "
+            "lambda one: one.outcome = 'review'), lambda one: one.rule) AS rules, policy_digest, "
+            "erased "
             "FROM raw.counted WHERE request_id = ?",
             [request_id],
         ).fetchone()
         faults = _faults(review, state)
         if state and approval.policy_digest not in (None, state[7]):
             faults.append(Fault("another policy was applied meanwhile", remedy="look again"))
+        if state and state[8] and asset:
+            faults.append(Fault("its prompt was erased meanwhile", remedy="reject it"))
         if faults or state is None:
             raise InputError(f"review of {request_id[:12]}", faults)
         key = {"request_id": request_id, "attempt": state[0]}
@@ -108,6 +114,9 @@ def record_review(
             stores = [{**key, **manifest_row(asset, signed), "recorded_at": review.decided_at}]
             insert_table(connection, "later_files", arrow("later_files", files))
             insert_table(connection, "manifests", arrow("manifests", stores))
+            files_owed = [(asset.sha256, signed.manifest, signed.label)] if owes else []
+            if owed := owed_rows(files_owed, review.decided_at):
+                insert_table(connection, "stamps_owed", owed)
 
     lake.transact(append)
     return review_id

@@ -154,6 +154,8 @@ def _extension(certificate: x509.Certificate, kind: type[Any]) -> Any:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(f"a certificate of its signer cannot be read: {error}") from None
 
 
 def _signed(data: bytes, identity: Identity) -> bytes:

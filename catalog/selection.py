@@ -164,6 +164,8 @@ def _not_cleared(row: Mapping[str, Any]) -> list[str]:
     if row["outcome"] == "review" and not row["approval_holds"]:
         lapsed = f": the approval by {row['reviewer']} no longer holds" if row["decision"] else ""
         return [f"it waits for a review{lapsed}"]
+    if row["prompt"] is None:
+        return ["its prompt was erased"]
     if not row["cleared"]:
         return ["there is no signed file"]
     return []

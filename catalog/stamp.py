@@ -74,16 +74,6 @@ def owed_rows(signed: Iterable[tuple[str, bytes, str]], now: datetime) -> pa.Tab
     return _owed_rows(lacking, now) if lacking else None
 
 
-def record_unstamped(
-    settings: Settings, lake: Lake, signed: Iterable[tuple[Asset, Signed]]
-) -> None:
-    """Records files that were signed outside a run as owed a time stamp, where an authority is
-    configured and gave none."""
-    if settings.signing.timestamp_url:
-        lacking = [asset.sha256 for asset, one in signed if not is_stamped(one.manifest, one.label)]
-        record_owed(lake, lacking)
-
-
 def record_owed(lake: Lake, sha256s: Sequence[str]) -> None:
     """Records signed files (SHA-256, hex) as waiting for a time stamp, once."""
     table = _owed_rows(sha256s, datetime.now(UTC))
@@ -111,7 +101,8 @@ def unstamped(lake: Lake) -> list[str]:
     found: list[str] = []
     last = ""
     while rows := lake.rows(
-        "SELECT asset_sha256, label, manifest FROM manifests WHERE asset_sha256 > $last "
+        "SELECT asset_sha256, label, manifest FROM manifests "
+        "WHERE manifest IS NOT NULL AND asset_sha256 > $last "
         "ORDER BY asset_sha256 LIMIT $most",
         {"last": last, "most": _LOOKED_AT},
     ):
@@ -124,9 +115,14 @@ def unstamped(lake: Lake) -> list[str]:
 
 
 def owed(lake: Lake, limit: int | None = None) -> list[str]:
-    """SHA-256 of signed files that wait for their time stamp, those that wait longest first."""
+    """SHA-256 of signed files that wait for their time stamp, those that wait longest first.
+
+    Without those whose manifest was erased: a new one would bring back what it said.
+    """
     rows = lake.rows(
-        "SELECT asset_sha256 FROM stamps_owed ORDER BY owed_since, asset_sha256 LIMIT $most",
+        "SELECT asset_sha256 FROM stamps_owed ANTI JOIN (SELECT asset_sha256 FROM raw.manifests "
+        "WHERE manifest IS NULL) USING (asset_sha256) "
+        "ORDER BY owed_since, asset_sha256 LIMIT $most",
         {"most": limit if limit is not None else 2**62},
     )
     return [row["asset_sha256"] for row in rows]

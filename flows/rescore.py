@@ -33,6 +33,7 @@ from flows import artifacts
 from pipeline.checks.protocol import Check
 from pipeline.generate.device import pick_device
 from pipeline.inputs import InputStore
+from pipeline.lock import workspace_lock
 from pipeline.policy import Policy, load_policy
 from pipeline.settings import Settings, load_settings
 
@@ -113,7 +114,8 @@ def rescore(policy: str, where: str | None = None, workspace: str | None = None)
     the reason. Raises PlatemarkError subclasses for inputs and set-up.
     """
     settings = load_settings(Path(workspace) if workspace else None)
-    with writing(settings.catalog) as lake:
+    # Not while prompts are erased: evidence may quote them.
+    with workspace_lock(settings), writing(settings.catalog) as lake:
         rescoring = Rescoring(settings, lake, load_policy(policy), where)
         show = artifacts.progress("rescore-progress", "images measured")
         done = 0

@@ -22,6 +22,8 @@ from pipeline.request import Request
 RESTRICTED, PRESERVED = "inputs.restricted", "inputs.preserved"
 """Scores of images made from others: how many restrictions their inputs carry, and the PSNR in dB
 of what lies outside the repainted region."""
+DENIED = "the prompt holds the denied word"
+"""How a reason begins that quotes a word of the prompt."""
 _WORST: dict[Outcome, int] = {"block": 0, "review": 1, "pass": 2}
 
 
@@ -167,7 +169,7 @@ def _prompt_reasons(policy: Policy, prompt: str) -> list[Reason]:
         Reason(
             "block",
             "prompts.deny",
-            f"the prompt holds the denied word {word!r} (block)",
+            f"{DENIED} {word!r} (block)",
             declared=policy.declared(f"prompts.deny {word}"),
         )
         for word in denied_words(policy.prompts.deny, prompt)

@@ -22,7 +22,7 @@ from pipeline.verify_files import PACK_ERRORS, is_image, is_pack, is_zip, tar_me
 SUMS = "SHA256SUMS"
 """The last file of a pack: a line a file, as `sha256sum` writes and checks it."""
 _HEAD = "pack.json"
-_IMAGES = "images/"
+_SHEET = "contact-sheet.jpg"
 _MAX_SUMS = 64 << 20
 _MAX_PAPERS = 4 << 30
 """Bytes of one pack's papers: what claims more is no pack of images."""
@@ -45,8 +45,8 @@ class PackSums:
     def is_paper(self, name: str) -> bool:
         """Whether a file is one of the pack's own papers (its contact sheet is an image), which
         carry no manifest: its check sum is all that there is."""
-        return name in self.listed and not (
-            is_image(name) and (name.startswith(_IMAGES) or _HEAD not in self.listed)
+        return name in self.listed and (
+            not is_image(name) or (name == _SHEET and _HEAD in self.listed)
         )
 
     def fault_of(self, name: str, sha256: str | None) -> str | None:
@@ -110,7 +110,7 @@ def _packs_in(path: Path) -> Iterator[PackSums]:
     if path.is_dir():
         # What cannot be listed is told where images are looked for.
         for folder, _, files in os.walk(path):
-            if SUMS in files:
+            if SUMS in files and Path(folder, SUMS).is_file():
                 yield from _read(Path(folder), _of_folder)
             for name in files:
                 if is_pack(Path(name)):
@@ -134,10 +134,11 @@ def _of_folder(root: Path) -> PackSums:
     hashed = _Hashed()
     for name in pack.listed:
         file = root / name
-        if pack.is_paper(name) and ".." not in Path(name).parts and file.is_file():
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        if pack.is_paper(name) and inside and file.is_file():
             with file.open("rb") as stream:
                 pack.found[name] = hashed.digest(stream)
-    return pack
+    return hashed.checked(pack)
 
 
 def _of_zip(path: Path) -> PackSums | None:
@@ -152,7 +153,7 @@ def _of_zip(path: Path) -> PackSums | None:
                 with archive.open(info) as stream:
                     # Of two files of one name, one that is not as listed is told.
                     _keep(pack, info.filename, hashed.digest(stream))
-    return pack
+    return hashed.checked(pack)
 
 
 def _of_tar(path: Path) -> PackSums | None:
@@ -160,21 +161,23 @@ def _of_tar(path: Path) -> PackSums | None:
     text, digests, hashed = None, [], _Hashed()
     with tarfile.open(path, "r:*") as archive:
         for member in tar_members(archive):
-            image = is_image(member.name) and member.name.startswith(_IMAGES)
+            # As `tar -C pack .` names them.
+            name = member.name.removeprefix("./")
+            image = is_image(name) and name != _SHEET
             stream = archive.extractfile(member) if member.isreg() and not image else None
             if stream is None:
                 continue
-            if member.name == SUMS:
+            if name == SUMS:
                 text = stream.read(_MAX_SUMS)
             else:
-                digests.append((member.name, hashed.digest(stream)))
+                digests.append((name, hashed.digest(stream)))
     if text is None:
         return None
     pack = _parsed(path, text)
     for name, sha256 in digests:
         if pack.is_paper(name):
             _keep(pack, name, sha256)
-    return pack
+    return hashed.checked(pack)
 
 
 def _keep(pack: PackSums, name: str, sha256: str) -> None:
@@ -197,11 +200,15 @@ class _Hashed:
         self.left = _MAX_PAPERS
 
     def digest(self, stream: IO[bytes]) -> str:
-        """In hex. Raises ValueError when it is too much."""
+        """In hex; nothing of what is too much."""
         digest = hashlib.sha256()
-        while chunk := stream.read(_CHUNK):
+        while self.left >= 0 and (chunk := stream.read(_CHUNK)):
             self.left -= len(chunk)
-            if self.left < 0:
-                raise ValueError(f"its papers have more than {_MAX_PAPERS >> 30} GiB")
             digest.update(chunk)
-        return digest.hexdigest()
+        return digest.hexdigest() if self.left >= 0 else ""
+
+    def checked(self, pack: PackSums) -> PackSums:
+        """The pack, with a fault when it was too much."""
+        if self.left < 0:
+            pack.fault = f"its papers have more than {_MAX_PAPERS >> 30} GiB"
+        return pack

@@ -52,6 +52,7 @@ def replay(
     from catalog.lake import writing
     from catalog.replay import replay as replayed
     from catalog.replay_apply import apply as record
+    from pipeline.lock import workspace_lock
     from pipeline.policy import load_policy
 
     settings = load_settings(workspace)
@@ -59,7 +60,8 @@ def replay(
     told = replayed(settings.catalog, new, where, detectors_today(settings, new))
     applied: dict[str, Any] = {}
     if apply:
-        with writing(settings.catalog) as lake:
+        # Not while prompts are erased: reasons may quote them.
+        with workspace_lock(settings), writing(settings.catalog) as lake:
             recorded = record(lake, new, told, by or getpass.getuser())
         applied = {"replay_id": recorded.replay_id, "to_sign": recorded.to_sign}
     if as_json:

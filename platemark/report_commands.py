@@ -88,8 +88,10 @@ def _integrity(settings: Settings) -> Integrity:
 
     place = place_of(settings)
     verifier = verifier_in(place)
+    # Before the catalog is looked at: a run may sign meanwhile.
+    kept = kept_beside_key(place)
     with reading(settings.catalog) as lake:
-        said = verify_ledger(lake, [verifier] if verifier else [], kept_beside_key(place))
+        said = verify_ledger(lake, [verifier] if verifier else [], kept)
     counted = f"{said.rows:,} rows, {said.entries:,} entries, {said.checkpoints:,} checkpoints"
     if said.findings:
         told = [f"{one.what}: {one.where} {one.key} {one.detail}" for one in said.findings[:20]]

@@ -3,9 +3,9 @@
 -- $limit = 100: how many
 WITH places AS (
     SELECT signature, check_name || '.' || name AS score, place,
-           contains(name, 'pdq') AS is_distance
+           starts_with(name, 'pdq') AS is_distance
     FROM raw.score_places
-    WHERE check_name IN ('similarity', 'copying')
+    WHERE check_name IN ('similarity', 'copying') AND NOT starts_with(name, 'concept')
       AND ($library = '' OR NOT contains(name, '@') OR ends_with(name, '@' || $library))),
 measured AS (
     SELECT r.request_key, r.attempt, r.request_id, a.attempt IS NOT NULL AS again,
@@ -15,16 +15,18 @@ measured AS (
     LEFT JOIN raw.latest_rescored AS a USING (request_key, attempt)),
 valued AS (
     SELECT m.request_key, m.attempt, m.request_id, m.again, p.score, p.place,
-           m."values"[p.place] AS value,
+           m."values"[p.place] AS value, p.is_distance,
            -- PDQ is a distance: the least is the nearest.
            if(p.is_distance, -value, value) AS nearness
     FROM measured AS m JOIN places AS p USING (signature)),
 -- The farthest there is stands for no work at all, and what is no number is not near.
 found AS (
     FROM valued
-    WHERE NOT isnan(value) AND nearness > if(score LIKE '%.pdq%', -256, -1)
+    WHERE NOT isnan(value) AND nearness > if(is_distance, -256, -1)
     ORDER BY score, nearness DESC, request_id
-    LIMIT if($library = '', $limit::BIGINT, 9223372036854775807)),
+    -- Evidence may have been erased: then the nearest that is left is not known by its score.
+    LIMIT (SELECT if($library = '' AND count(*) = 0, $limit::BIGINT, 4611686018427387903)
+           FROM raw.ledger_erasures)),
 near AS (
     SELECT f.request_key, f.request_id, f.score, f.value, f.nearness,
            e.evidence[f.place] -> '$.nearest[0]' AS nearest

@@ -11,7 +11,9 @@ files AS (
     ANTI JOIN raw.superseded USING (request_key, attempt)
     UNION
     SELECT sha256, request_id, url
-    FROM raw.later_files ANTI JOIN raw.superseded USING (request_id, attempt))
+    FROM raw.later_files ANTI JOIN raw.superseded USING (request_id, attempt)
+    UNION
+    SELECT sha256, request_id, url FROM raw.renditions)
 SELECT o.owed_since, a.request_id, o.asset_sha256, a.url
 FROM owed AS o LEFT JOIN files AS a ON a.sha256 = o.asset_sha256
 ORDER BY o.owed_since, o.asset_sha256

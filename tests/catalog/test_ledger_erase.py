@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_erase import erase
 from catalog.ledger_files import verify_files
 from catalog.ledger_notes import Verifier, verifier_in
+from catalog.recover import manifest_store
+from catalog.stamp import owed, record_owed, unstamped
 from catalog.write import commit_batch
-from pipeline.errors import BusyError, InputError
+from pipeline.errors import BusyError, InputError, SetupError
 from pipeline.lock import workspace_lock
 from pipeline.records import Reason, Score
 from pipeline.request import Adapter
@@ -147,8 +150,13 @@ SECRET, AVOID, FIRST = "Ann Smith of Elm Street 3", "her sister", "Ann Smith, as
 MODELS = {"model": "hub/house-style", "model_revision": "r7"}
 
 
-def commit_portrait(settings: Settings, number: int = 70, **changes: object) -> str:
-    """An image in review whose prompt is somebody's name and address; returns its request id."""
+def commit_portrait(
+    settings: Settings, number: int = 70, denied: str | None = None, **changes: object
+) -> str:
+    """An image in review whose prompt is somebody's name and address; returns its request id.
+
+    Its policy may have `denied` a name in it.
+    """
     first = request_of(number + 1, prompt=FIRST, negative_prompt=AVOID)
     made = produced_of(
         number,
@@ -163,10 +171,14 @@ def commit_portrait(settings: Settings, number: int = 70, **changes: object) -> 
     words = Score("fidelity", "text", 0.5, evidence)
     assert made.verdict
     said = Reason("review", "fidelity.text", "shows something else", 0.5, 0.6, evidence)
+    reasons = [*made.verdict.reasons, said]
+    if denied:
+        told = f"the prompt holds the denied word {denied!r} (block)"
+        reasons.append(Reason("block", "prompts.deny", told))
     made = replace(
         made,
         scores=(*made.scores, words),
-        verdict=replace(made.verdict, reasons=(*made.verdict.reasons, said)),
+        verdict=replace(made.verdict, reasons=tuple(reasons)),
     )
     with writing(settings.catalog) as lake:
         commit_batch(lake, "run-1", f"portrait-{number}", [made])
@@ -245,6 +257,40 @@ def test_what_an_erasure_left_of_a_value_is_protected_too(
     assert [(one.what, one.where) for one in found] == [("changed", "row")]
 
 
+def test_a_denied_name_that_a_reason_tells_goes_as_well(settings: Settings) -> None:
+    request_id = commit_portrait(settings, denied="Ann Smith")
+    assert "Ann Smith" in str(one_image(settings, request_id)["reasons"])
+    erase(settings, {"request_id": request_id}, reason="asked", by="ann")
+    reasons = one_image(settings, request_id)["reasons"]
+    assert "Ann Smith" not in texts(settings, "images")
+    assert reasons[-1]["rule"] == "prompts.deny" and reasons[-1]["text"] == "(erased)"
+
+
+def test_where_the_prompt_alone_went_before_all_that_may_quote_it_goes(settings: Settings) -> None:
+    key = {"request_id": commit_portrait(settings)}
+    erase(settings, key, columns=["prompt"], reason="asked", by="ann")
+    assert SECRET in texts(settings, "images")
+    erase(settings, key, reason="asked again", by="ann")
+    assert SECRET not in texts(settings, "images")
+    assert verified(settings.root).ok
+
+
+def test_what_was_erased_is_neither_stamped_nor_handed_out_again(settings: Settings) -> None:
+    made = produced_of(90)
+    assert made.asset and made.signed
+    with writing(settings.catalog) as lake:
+        commit_batch(lake, "run-1", "owing", [made])
+        record_owed(lake, [made.asset.sha256])
+        assert owed(lake) == [made.asset.sha256]
+        assert manifest_store(lake, made.signed.label)
+        write_checkpoint(lake, settings.root / "ledger", "run run-1")
+    erase(settings, {"request_id": made.request.request_id}, reason="asked", by="ann")
+    with reading(settings.catalog) as lake:
+        assert owed(lake) == []
+        assert made.asset.sha256 not in unstamped(lake)
+        assert manifest_store(lake, made.signed.label) is None
+
+
 def test_a_second_erasure_takes_more_of_the_same_value(settings: Settings) -> None:
     request_id = commit_portrait(settings)
     key = {"request_id": request_id}
@@ -270,6 +316,10 @@ def test_files_that_a_killed_writer_left_lose_the_text_as_well(settings: Setting
     (file,) = folder.glob("*.parquet")
     orphan, other = folder / "ducklake-left-behind.parquet", folder / "ducklake-other.parquet"
     orphan.write_bytes(file.read_bytes())
+    # A young one may be of a commit under way.
+    with pytest.raises(SetupError, match=r"ducklake-left-behind\.parquet still holds them"):
+        erase(settings, WORK, reason="asked", by="ann")
+    os.utime(orphan, (0, 0))
     with writing(settings.catalog) as lake:
         lake.connection.execute(
             f"COPY (SELECT * FROM raw.library_works WHERE work_id = 2) TO '{other}'"

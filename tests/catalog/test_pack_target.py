@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pack_samples import product, studio
 
@@ -88,6 +88,7 @@ def test_a_pack_shows_only_when_it_is_whole(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar"])
 @settings(max_examples=25, deadline=None)
 @given(cut=st.integers(0, 14_000), harm=st.none() | st.integers(0, 14_000))
+@example(cut=944, harm=4)
 def test_any_part_of_an_archive_is_taken_up_to_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, name: str, cut: int, harm: int | None
 ) -> None:

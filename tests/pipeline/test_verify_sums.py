@@ -180,6 +180,38 @@ def test_verify_says_so(
     assert [row["sums"] for row in rows.values()] == [LISTED if code else None, None]
 
 
+def test_an_image_that_the_sums_list_elsewhere_is_verified_all_the_same(
+    files: Files, identity: Identity, tmp_path: Path
+) -> None:
+    del files[SUMS]
+    files["fakes/c.jpg"] = files["contact-sheet.jpg"]
+    files[SUMS] = sums_of(files)
+    code, rows = run(packed("zip", files, tmp_path), identity)
+    assert code == 1 and rows["fakes/c.jpg"]["state"] == "None"
+
+
+@pytest.mark.parametrize(("harm", "code"), [(nothing, 0), (other_licence, 1)])
+def test_a_tar_of_the_folder_itself_is_held_to_its_sums(
+    harm: Callable[[Files], None], code: int, files: Files, identity: Identity, tmp_path: Path
+) -> None:
+    harm(files)
+    folder = packed("folder", files, tmp_path)
+    with tarfile.open(tmp_path / "pack.tar", "w") as archive:
+        archive.add(folder, ".")
+    found, rows = run(tmp_path / "pack.tar", identity)
+    assert found == code
+    assert ("LICENSE.txt" in rows) == bool(code)
+
+
+def test_sums_lead_nowhere_out_of_their_folder(files: Files, tmp_path: Path) -> None:
+    outside = tmp_path / "notes.txt"
+    outside.write_bytes(b"mine")
+    digest = hashlib.sha256(b"mine").hexdigest()
+    files[SUMS] += f"{digest}  {outside}\n{digest}  ../notes.txt\n".encode()
+    told = list(Packs([packed("folder", files, tmp_path)]).rest())
+    assert [each.error for each in told[-2:]] == [f"{SUMS} lists it, and it is missing"] * 2
+
+
 def test_a_pack_inside_a_folder_is_looked_into_and_held_to_its_sums(
     files: Files, identity: Identity, tmp_path: Path
 ) -> None:
