@@ -274,6 +274,12 @@ def test_many_prompts_at_once_give_the_same_answers() -> None:
     assert list(denied_in(SHIPPED, prompts)) == ["a Picasso mug", "ピカチュウ and Batman"]
 
 
+@given(st.lists(PLAIN, min_size=1, max_size=4, unique=True), st.lists(PLAIN, max_size=8))
+def test_prompts_do_not_mix(deny: list[str], prompts: list[str]) -> None:
+    each = {prompt: denied_words(tuple(deny), prompt) for prompt in prompts}
+    assert denied_in(tuple(deny), prompts) == {p: found for p, found in each.items() if found}
+
+
 def test_equal_lists_give_equal_answers_whichever_came_before() -> None:
     for number in range(80):
         deny = (f"name{number}", "Picasso")
