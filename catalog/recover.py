@@ -16,8 +16,9 @@ import numpy as np
 
 from catalog.lake import Lake
 from catalog.nearest import Candidate, nearest
+from pipeline.claim_thumbnail import claim_thumbnail
 from pipeline.errors import SetupError
-from pipeline.images import ImageRefused, RgbImage, decode_limited
+from pipeline.images import RgbImage, decode_limited
 from pipeline.soft_binding.fingerprint import Window, iscc_of
 from pipeline.soft_binding.watermarks import BY_ALGORITHM, WATERMARKS, Watermark
 from pipeline.store import sha256_of
@@ -263,7 +264,7 @@ def _difference(
     from PIL import Image
 
     store = manifest_store(lake, row["label"])
-    thumbnail = thumbnail_of(store) if store else None
+    thumbnail = claim_thumbnail(store, "application/c2pa") if store else None
     if thumbnail is None:
         return None
     height, width = thumbnail.shape[:2]
@@ -272,19 +273,3 @@ def _difference(
     theirs = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     apart = np.asarray(ours, dtype=np.float32) - np.asarray(theirs, dtype=np.float32)
     return float(np.sqrt(np.mean(apart**2)))
-
-
-def thumbnail_of(store: bytes) -> RgbImage | None:
-    """The claim thumbnail in a manifest store, uint8 [H, W, 3], None without one."""
-    from c2pa import C2paError, Reader
-
-    out = io.BytesIO()
-    try:
-        with Reader("application/c2pa", io.BytesIO(store), context=offline_context()) as reader:
-            told = json.loads(reader.json())
-            active = told["manifests"][told["active_manifest"]]
-            reader.resource_to_stream(active["thumbnail"]["identifier"], out)
-        return decode_limited(out.getvalue())
-    # A manifest without a thumbnail, or with one that does not decode, says nothing of looks.
-    except (C2paError, ImageRefused, KeyError, ValueError):
-        return None

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.checks.pdq import pdq_hex
 from pipeline.images import RgbImage
 from pipeline.soft_binding.assertion import SoftBinding
-from pipeline.soft_binding.fingerprint import ISCC, MIDDLE, PDQ, Window, iscc_of, pdq_of
+from pipeline.soft_binding.mark import fingerprints
 from pipeline.soft_binding.watermarks import BY_ALGORITHM
-
-_WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +45,4 @@ def mark_again(pixels: RgbImage, watermark: SoftBinding | None, *, reshaped: boo
             pixels, held, embedded = marked, True, True
         if held:
             bindings.append(watermark)
-    hashes, _ = pdq_of(pixels, (_WHOLE, MIDDLE))
-    bindings.append(SoftBinding(PDQ, pdq_hex(hashes[0])))
-    bindings.append(SoftBinding(PDQ, pdq_hex(hashes[1]), MIDDLE))
-    if code := iscc_of(pixels):
-        bindings.append(SoftBinding(ISCC, code))
-    return MarkedAgain(pixels, tuple(bindings), embedded)
+    return MarkedAgain(pixels, (*bindings, *fingerprints(pixels)), embedded)

@@ -42,8 +42,14 @@ def mark(image: Image.Image | RgbImage, request: Request, policy: Policy) -> Mar
         if watermarked is not None:
             pixels = watermarked
             bindings.append(SoftBinding(wanted.algorithm, wanted.value_of(payload)))
+    return Marked(pixels, (*bindings, *fingerprints(pixels)))
+
+
+def fingerprints(pixels: RgbImage) -> tuple[SoftBinding, ...]:
+    """What is bound to pixels, uint8 [H, W, 3], by their looks: PDQ of whole and middle, ISCC."""
     hashes, _ = pdq_of(pixels, ((0.0, 0.0, 1.0, 1.0), MIDDLE))
-    bindings.append(SoftBinding(PDQ, pdq_hex(hashes[0])))
-    bindings.append(SoftBinding(PDQ, pdq_hex(hashes[1]), MIDDLE))
-    bindings.append(SoftBinding(ISCC, iscc_of(pixels)))
-    return Marked(pixels, tuple(bindings))
+    return (
+        SoftBinding(PDQ, pdq_hex(hashes[0])),
+        SoftBinding(PDQ, pdq_hex(hashes[1]), MIDDLE),
+        SoftBinding(ISCC, iscc_of(pixels)),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +51,7 @@ def write_adapter(
     head = "# Name this file in the settings (models), or copy the entry into yours.\n"
     text = head + _yaml({"models": {done.name: entry}})
     write_file(folder / "model.yaml", text.encode())
-    with (folder / WEIGHTS).open("rb") as file:
-        os.fsync(file.fileno())
+    flush(folder / WEIGHTS)
     flush(folder)
 
 
