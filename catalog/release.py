@@ -26,7 +26,7 @@ from pipeline.records import Asset, Reason, Review, Verdict
 from pipeline.request import Request, request_from_json
 from pipeline.seal import Sealed, release
 from pipeline.settings import Settings
-from pipeline.store import drop_staged, flush_staging, path_of, place, sha256_of, stage
+from pipeline.store import path_of, place_recorded, sha256_of, stage
 
 
 def approve(settings: Settings, name: str, reviewer: str, reason: str) -> dict[str, Any]:
@@ -188,14 +188,14 @@ def _catalogued(
     approval: Approval,
 ) -> Asset:
     asset = signed_asset(settings, sealed, held["width"], held["height"], held["pixels_sha256"])
-    flush_staging(settings)
-    try:
+    urls = [str(asset.url)]
+
+    def record() -> list[str]:
         owes = bool(settings.signing.timestamp_url)
         record_review(lake, request_id, review, asset, sealed.signed, approval, owes=owes)
-    except BaseException:
-        drop_staged(settings, str(asset.url))
-        raise
-    place(settings, [str(asset.url)])
+        return urls
+
+    place_recorded(settings, urls, record)
     return asset
 
 

@@ -31,7 +31,7 @@ from pipeline.policy import policy_from_text
 from pipeline.records import Asset, Signed
 from pipeline.seal import Sealed, seal
 from pipeline.settings import Settings
-from pipeline.store import drop_staged, flush_staging, place
+from pipeline.store import place_recorded
 
 if TYPE_CHECKING:
     import duckdb
@@ -130,18 +130,14 @@ def _sign(
     with staging_lock(settings, alone=False):
         outcomes = list(threads.map(lambda row: _one(settings, identity, row), rows))
         done = [each for each in outcomes if not isinstance(each, NotSigned)]
-        flush_staging(settings)
-        try:
+        kept: set[str] = set()
+
+        def record() -> list[str]:
             owes = bool(settings.signing.timestamp_url)
-            kept = lake.transact(lambda connection: _record(connection, done, owes=owes))
-        except BaseException:
-            for asset, _, _ in done:
-                drop_staged(settings, str(asset.url))
-            raise
-        place(settings, [str(asset.url) for asset, _, row in done if row["request_id"] in kept])
-        for asset, _, row in done:
-            if row["request_id"] not in kept:
-                drop_staged(settings, str(asset.url))
+            kept.update(lake.transact(lambda connection: _record(connection, done, owes=owes)))
+            return [str(asset.url) for asset, _, row in done if row["request_id"] in kept]
+
+        place_recorded(settings, [str(asset.url) for asset, _, _ in done], record)
     # What another process signed or replaced meanwhile is neither signed by this one nor a failure.
     yield from (
         each for each in outcomes if isinstance(each, NotSigned) or each[2]["request_id"] in kept

@@ -28,7 +28,7 @@ from pipeline.licences import Licences
 from pipeline.lock import staging_lock
 from pipeline.rendition import Recipe, render
 from pipeline.settings import Settings
-from pipeline.store import drop_staged, flush_staging, path_of, place, sha256_of, stage
+from pipeline.store import path_of, place, place_recorded, sha256_of, stage
 from pipeline.terms import UsageTerms
 
 if TYPE_CHECKING:
@@ -146,14 +146,13 @@ def _make(lake: Lake, batch: Sequence[Fit], maker: Maker, threads: ThreadPoolExe
     with staging_lock(settings, alone=False):
         made = list(threads.map(lambda each: _staged(each, maker), batch))
         rows = [each for each in made if isinstance(each, dict)]
-        flush_staging(settings)
-        try:
+        urls = [row["url"] for row in rows]
+
+        def record() -> list[str]:
             _record(lake, rows, stamps_expected=bool(settings.signing.timestamp_url))
-        except BaseException:
-            for row in rows:
-                drop_staged(settings, row["url"])
-            raise
-        place(settings, [row["url"] for row in rows])
+            return urls
+
+        place_recorded(settings, urls, record)
     return {
         each.row["request_id"]: one if isinstance(one, str) else _told(one)
         for each, one in zip(batch, made, strict=True)

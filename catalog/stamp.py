@@ -22,7 +22,7 @@ from pipeline.lock import staging_lock
 from pipeline.records import Asset, Produced, Signed
 from pipeline.settings import Settings
 from pipeline.sign import is_stamped, stamp
-from pipeline.store import drop_staged, flush_staging, path_of, place, sha256_of, stage
+from pipeline.store import path_of, place_recorded, sha256_of, stage
 
 if TYPE_CHECKING:
     import duckdb
@@ -200,19 +200,14 @@ def _stamp_part(
     with staging_lock(settings, alone=False):
         outcomes = list(threads.map(lambda row: _one(settings, identity, row), known))
         done = [each for each in outcomes if not isinstance(each, NotStamped)]
-        flush_staging(settings)
-        url = str(identity.timestamp_url)
-        try:
-            kept = lake.transact(lambda connection: _record(connection, done, url))
-        except BaseException:
-            for asset, _, _ in done:
-                drop_staged(settings, str(asset.url))
-            raise
-        for asset, _, row in done:
-            if row["sha256"] in kept:
-                place(settings, [str(asset.url)])
-            else:
-                drop_staged(settings, str(asset.url))
+        kept: set[str] = set()
+
+        def record() -> list[str]:
+            authority = str(identity.timestamp_url)
+            kept.update(lake.transact(lambda connection: _record(connection, done, authority)))
+            return [str(asset.url) for asset, _, row in done if row["sha256"] in kept]
+
+        place_recorded(settings, [str(asset.url) for asset, _, _ in done], record)
     # What another process stamped meanwhile is neither this one's work nor a failure.
     yield from (
         each for each in outcomes if isinstance(each, NotStamped) or each[2]["sha256"] in kept

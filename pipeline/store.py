@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +84,24 @@ def flush_staging(settings: Settings) -> None:
 def drop_staged(settings: Settings, url: str) -> None:
     """Remove a staged file that will not be catalogued."""
     _staged(settings, url).unlink(missing_ok=True)
+
+
+def place_recorded(
+    settings: Settings, urls: Sequence[str], record: Callable[[], Collection[str]]
+) -> None:
+    """Places staged files once `record` has catalogued them; it returns the urls of those it kept.
+
+    The others are dropped, and all of them when it raises.
+    """
+    flush_staging(settings)
+    kept: Collection[str] = ()
+    try:
+        kept = record()
+    finally:
+        for url in urls:
+            if url not in kept:
+                drop_staged(settings, url)
+    place(settings, [url for url in urls if url in kept])
 
 
 def settle(settings: Settings, known: Callable[[list[str]], set[str]]) -> tuple[int, int]:

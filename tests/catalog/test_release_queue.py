@@ -10,7 +10,7 @@ import pytest
 from workspace_samples import HELD, MILD, policy_named, shoot
 
 import catalog.release as release_module
-import catalog.release_queue as queue_module
+import pipeline.store as store_module
 from catalog.lake import reading, writing
 from catalog.ledger import append_rows
 from catalog.ledger_erase import erase
@@ -80,11 +80,11 @@ def test_what_was_replaced_while_it_was_signed_is_not_recorded(
 ) -> None:
     shoot(settings, HELD, ["review"])
     applied(settings, MILD)
-    flush = queue_module.flush_staging
+    flush = store_module.flush_staging
 
     def meanwhile(*arguments: Any) -> None:
         flush(*arguments)
-        monkeypatch.setattr(queue_module, "flush_staging", flush)
+        monkeypatch.setattr(store_module, "flush_staging", flush)
         if event.startswith("a replay"):
             applied(settings, policy_named("milder", [{**DECODES, "block": {"below": 0}}]))
             return
@@ -104,7 +104,7 @@ def test_what_was_replaced_while_it_was_signed_is_not_recorded(
 
             lake.transact(again)
 
-    monkeypatch.setattr(queue_module, "flush_staging", meanwhile)
+    monkeypatch.setattr(store_module, "flush_staging", meanwhile)
     released = release_queued(settings)
     assert (released.signed, released.failed) == (0, ())
     assert rows(settings, "SELECT * FROM manifests") == []
