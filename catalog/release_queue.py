@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.lake import Lake, reading, writing
 from catalog.release import model_of, quarantined, request_of, signed_asset, verdict_of
 from catalog.replay import named
-from catalog.rows import arrow, later_file_row, manifest_row, text_table
-from catalog.stamp import owed_rows
+from catalog.rows import arrow, later_file_row, manifest_row, owed_rows, text_table
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError
 from pipeline.images import decode_limited

@@ -19,8 +19,7 @@ from catalog.fingerprints import index_signed
 from catalog.fitting import Fit
 from catalog.lake import Lake
 from catalog.rendition_rows import insert_renditions
-from catalog.rows import as_json, text_table
-from catalog.stamp import owed_rows
+from catalog.rows import as_json, owed_rows, text_table
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError, SetupError
 from pipeline.keys import Identity

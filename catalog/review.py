@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
-from catalog.rows import arrow, later_file_row, manifest_row
-from catalog.stamp import owed_rows
+from catalog.rows import arrow, later_file_row, manifest_row, owed_rows
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError
 from pipeline.records import SEVERITIES, Asset, Review, Signed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.records import Asset, Produced, Score, Signed, UsedInput, Verdict
 from pipeline.request import Request, canonical_json
+from pipeline.timestamps import is_stamped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -311,3 +312,30 @@ def _schemas() -> dict[str, pa.Schema]:
         "terms": {"request_id": text, **terms, "recorded_at": moment},
     }
     return {name: pa.schema(list(fields.items())) for name, fields in columns.items()}
+
+
+def owed_table(produced: Sequence[Produced], now: datetime) -> pa.Table | None:
+    """Rows of raw.stamps_owed for what was signed without a time stamp; None when all have one.
+
+    For runs with a configured authority: written with the batch, in its transaction.
+    """
+    signed = (
+        (one.asset.sha256, one.signed.manifest, one.signed.label)
+        for one in produced
+        if one.asset and one.signed
+    )
+    return owed_rows(signed, now)
+
+
+def owed_rows(signed: Iterable[tuple[str, bytes, str]], now: datetime) -> pa.Table | None:
+    """The same for files as (SHA-256, manifest store, label)."""
+    lacking = [sha256 for sha256, store, label in signed if not is_stamped(store, label)]
+    return waiting_rows(lacking, now) if lacking else None
+
+
+def waiting_rows(sha256s: Sequence[str], now: datetime) -> pa.Table:
+    """Rows of raw.stamps_owed for files (SHA-256, hex) without a time stamp."""
+    import pyarrow as pa
+
+    moment = pa.array([now] * len(sha256s), pa.timestamp("us", tz="UTC"))
+    return text_table(asset_sha256=list(sha256s)).append_column("owed_since", moment)

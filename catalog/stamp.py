@@ -6,7 +6,7 @@ before stays known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
 from catalog.rendition_rows import insert_renditions
-from catalog.rows import arrow, later_file_row, manifest_row, text_table
+from catalog.rows import arrow, later_file_row, manifest_row, text_table, waiting_rows
 from catalog.write import insert_table
 from pipeline.errors import PlatemarkError, SetupError
 from pipeline.keys import Identity, signing_identity
 from pipeline.lock import staging_lock
-from pipeline.records import Asset, Produced, Signed
+from pipeline.records import Asset, Signed
 from pipeline.settings import Settings
-from pipeline.sign import is_stamped, stamp
+from pipeline.sign import stamp
 from pipeline.store import path_of, place_recorded, sha256_of, stage
+from pipeline.timestamps import is_stamped
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 AT_ONCE = 64
 """Files stamped between two commits."""
@@ -55,28 +55,9 @@ class Stamped:
 _Done = tuple[Asset, Signed, Mapping[str, Any]]
 
 
-def owed_table(produced: Sequence[Produced], now: datetime) -> pa.Table | None:
-    """Rows of raw.stamps_owed for what was signed without a time stamp; None when all have one.
-
-    For runs with a configured authority: written with the batch, in its transaction.
-    """
-    signed = (
-        (one.asset.sha256, one.signed.manifest, one.signed.label)
-        for one in produced
-        if one.asset and one.signed
-    )
-    return owed_rows(signed, now)
-
-
-def owed_rows(signed: Iterable[tuple[str, bytes, str]], now: datetime) -> pa.Table | None:
-    """The same for files as (SHA-256, manifest store, label)."""
-    lacking = [sha256 for sha256, store, label in signed if not is_stamped(store, label)]
-    return _owed_rows(lacking, now) if lacking else None
-
-
 def record_owed(lake: Lake, sha256s: Sequence[str]) -> None:
     """Records signed files (SHA-256, hex) as waiting for a time stamp, once."""
-    table = _owed_rows(sha256s, datetime.now(UTC))
+    table = waiting_rows(sha256s, datetime.now(UTC))
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
         connection.register("owing", table)
@@ -287,10 +268,3 @@ def _rendition(asset: Asset, signed: Signed, row: Mapping[str, Any]) -> dict[str
         "certificate": signed.certificate,
         "store": signed.manifest,
     }
-
-
-def _owed_rows(sha256s: Sequence[str], now: datetime) -> pa.Table:
-    import pyarrow as pa
-
-    moment = pa.array([now] * len(sha256s), pa.timestamp("us", tz="UTC"))
-    return text_table(asset_sha256=list(sha256s)).append_column("owed_since", moment)

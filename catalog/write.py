@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.lake import Lake
 from catalog.ledger import append_rows
-from catalog.rows import arrow, as_json, batch_tables, new_attempt, terms_row
+from catalog.rows import arrow, as_json, batch_tables, new_attempt, owed_table, terms_row
 from catalog.upkeep import merge_small_files
 from pipeline.brief import Refused
 from pipeline.records import Produced
@@ -85,8 +85,6 @@ def commit_batch(
     sent again. To try failed images again in the same run, use another `batch_id`. Raises
     BusyError when other writers hold the catalog too long, SetupError when the disk is full.
     """
-    from catalog.stamp import owed_table
-
     attempt = new_attempt()
     now = datetime.now(UTC)
     owed = owed_table(produced, now) if stamps_expected else None

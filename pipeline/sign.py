@@ -26,7 +26,7 @@ from pipeline.ingredients import Ingredient
 from pipeline.keys import Identity
 from pipeline.label import platemark_version, safe_text
 from pipeline.records import Signed
-from pipeline.timestamps import is_out, note_outage
+from pipeline.timestamps import is_out, is_stamped, note_outage
 from pipeline.trust import Trust, as_trust
 
 THUMBNAIL_SIDE = 256
@@ -121,18 +121,6 @@ def stamp(data: bytes, mime: str, identity: Identity) -> tuple[bytes, Signed]:
     if not is_stamped(store, label):
         raise SignError("the time-stamp authority gave no stamp")
     return signed, Signed(store, label, identity.certificate)
-
-
-def is_stamped(store: bytes, label: str) -> bool:
-    """Whether the manifest called `label`, the active one of a store, has a time stamp.
-
-    Stamps of the ingredients' manifests, which stand before it, do not count.
-    """
-    start = store.find(label.encode())
-    # COSE headers sigTst and sigTst2 (C2PA 2.4, 10.3.2.5); `label` first stands at its own box.
-    found = store[start:] if start >= 0 else b""
-    # As CBOR texts with their length, so that no words of a manifest are taken for them.
-    return b"\x66sigTst" in found or b"\x67sigTst2" in found
 
 
 Build = Callable[[Identity], tuple[bytes, bytes]]

@@ -67,3 +67,15 @@ def is_out(url: str) -> bool:
         return True
     _out_until.pop(url, None)
     return False
+
+
+def is_stamped(store: bytes, label: str) -> bool:
+    """Whether the manifest called `label`, the active one of a store, has a time stamp.
+
+    Stamps of the ingredients' manifests, which stand before it, do not count.
+    """
+    start = store.find(label.encode())
+    # COSE headers sigTst and sigTst2 (C2PA 2.4, 10.3.2.5); `label` first stands at its own box.
+    found = store[start:] if start >= 0 else b""
+    # As CBOR texts with their length, so that no words of a manifest are taken for them.
+    return b"\x66sigTst" in found or b"\x67sigTst2" in found

@@ -13,7 +13,8 @@ from workspace_samples import HELD, MILD, shoot
 from catalog.lake import reading, writing
 from catalog.read import knows
 from catalog.release import approve
-from catalog.stamp import owed, owed_table, record_owed, stamp_files, unstamped
+from catalog.rows import owed_table
+from catalog.stamp import owed, record_owed, stamp_files, unstamped
 from catalog.verifications import record_verifications
 from pipeline import timestamps
 from pipeline.errors import SetupError

@@ -34,8 +34,9 @@ from pipeline.records import Reason, Review, Verdict
 from pipeline.request import Request
 from pipeline.seal import release, seal
 from pipeline.settings import Settings
-from pipeline.sign import SignError, is_stamped, reader_settings, sign, stamp
+from pipeline.sign import SignError, reader_settings, sign, stamp
 from pipeline.soft_binding import mark
+from pipeline.timestamps import is_stamped
 from pipeline.trust import TrustList
 from pipeline.verify import verify_bytes
 
