@@ -20,6 +20,7 @@ from catalog.extensions import load_extensions
 from catalog.faults import is_contention, setup_error
 from catalog.ledger_pending import enter_pending, forget_pending
 from catalog.metadata import METADATA, exists, metadata_copy
+from catalog.turn import writers_turn
 from pipeline.errors import BusyError, SetupError
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class Lake:
         """Runs `work` in one transaction, and all of it again when another writer was faster.
 
         DuckLake's own retries lose batches (measured: 25 of 200, with four writers at once and
-        SQLite metadata); the whole transaction, again after a random pause, lost none. Raises
-        BusyError after `patience` seconds, SetupError when the disk is full or the metadata is
-        damaged.
+        SQLite metadata); the whole transaction, again after a random pause, lost none. Writers
+        queue, so that this is seldom. Raises BusyError after `patience` seconds without its turn
+        and as many of trying, SetupError when the disk is full or the metadata is damaged.
         """
 
         def attempt() -> T:
@@ -68,7 +69,7 @@ class Lake:
                 raise
             return result
 
-        with self._lock:
+        with self._lock, writers_turn(self.folder, patience):
             return patiently(attempt, self.folder, patience)
 
     def read(
