@@ -297,7 +297,8 @@ def _create(folder: Path) -> None:
 
 
 def _refuse_data_without_metadata(folder: Path) -> None:
-    if not exists(folder) and any((folder / DATA).rglob("*.parquet")):
+    # In this order, since another process may make the catalog and write meanwhile.
+    if any((folder / DATA).rglob("*.parquet")) and not exists(folder):
         raise SetupError(
             f"{folder / DATA} holds catalog data, but {folder / METADATA} is missing: restore it "
             f"from a backup, or move the folder away to begin a new catalog"

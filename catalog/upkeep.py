@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 # Younger files are never removed: a reader that began before may need a merged one, and a commit
 # that is under way owns what looks like an orphan.
-_MERGED = "now() - INTERVAL 1 HOUR"
+# With SQLite metadata DuckLake compares the times of merged files as texts, "T" with a space, and
+# takes all of the same day (UTC) for older (measured: DuckLake 1.0): a day and an hour is an hour.
+_MERGED = "now() - INTERVAL 25 HOUR"
 _ORPHANED = "now() - INTERVAL 1 DAY"
 
 
 def merge_small_files(lake: Lake) -> None:
     """Merges adjacent Parquet files of each table. History ("as of") is kept.
 
-    The merged files stay for an hour, for readers who began before. A merge that meets another
-    writer is left to the next one: it loses nothing.
+    Files that were merged stay for an hour at least, for readers who began before. A merge that
+    meets another writer is left to the next one: it loses nothing.
     """
     import duckdb
 

@@ -6,9 +6,10 @@ from datetime import date
 import pytest
 from catalog_samples import TERMS, begin, failed_of, produced_of, request_of, sha256
 
-from catalog.lake import Lake
+from catalog.lake import Lake, reading
 from catalog.read import done_request_ids
 from catalog.story import story
+from catalog.upkeep import merge_small_files
 from catalog.write import (
     MERGE_EVERY,
     commit_batch,
@@ -179,3 +180,15 @@ def test_many_batches_are_merged_along_the_way(lake: Lake) -> None:
     files = lake.rows("SELECT * FROM ducklake_list_files('lake', 'images', schema => 'raw')")
     assert len(files) == 2
     assert lake.unmerged == 1
+
+
+def test_a_reader_goes_on_while_the_files_it_reads_are_merged(lake: Lake) -> None:
+    for number in range(3):
+        commit_batch(lake, "run-1", f"b{number}", [produced_of(number)])
+    with reading(lake.folder) as reader:
+        for number in range(3, 6):
+            merge_small_files(lake)
+            commit_batch(lake, "run-1", f"b{number}", [produced_of(number)])
+        merge_small_files(lake)
+        assert len(reader.rows("SELECT * FROM images")) == 3
+    assert len(images(lake)) == 6
