@@ -30,7 +30,7 @@ def plain_parquet(folder: Path, limits: Limits) -> Iterator[duckdb.DuckDBPyConne
             "memory_limit": limits.memory,
             "threads": limits.threads,
             "temp_directory": "",
-            "dynamic_or_filter_threshold": 200,
+            "dynamic_or_filter_threshold": 256,
         }
     ) as connection:
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -86,7 +86,9 @@ def ask(
     question = _named(name)
     values, limits = _arguments(question, arguments or {}), limits or Limits()
     with isolated(folder, limits, as_of) as connection:
-        return select(connection, question.sql, values, limits, folder)
+        answer = select(connection, question.sql, values, limits, folder)
+    limit = values.get("limit")
+    return replace(answer, limit=limit if isinstance(limit, int) else None)
 
 
 def ask_sql(

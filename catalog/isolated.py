@@ -31,15 +31,24 @@ _CHUNK_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of an audit. `types` are DuckDB's names of the columns' types, in their order."""
+    """The rows of an audit. `types` are DuckDB's names of the columns' types, in their order.
+
+    `limit` is how many rows were asked for, None when that was not said.
+    """
 
     table: pa.Table
     types: tuple[str, ...]
+    limit: int | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns' names."""
         return tuple(self.table.column_names)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there are as many rows as were asked for, so that there may be more."""
+        return self.limit is not None and self.table.num_rows >= self.limit
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ def isolated_copy(
         "allow_community_extensions": False,
         "allow_persistent_secrets": False,
         # So many keys, as lists have, are looked for in the row groups that may hold them only.
-        "dynamic_or_filter_threshold": 200,
+        "dynamic_or_filter_threshold": 256,
     }
     with attached(metadata, folder, read_only=True, **config) as connection:
         if as_of is not None:

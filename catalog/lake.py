@@ -152,7 +152,7 @@ def writing(folder: Path) -> Iterator[Lake]:
         lake = Lake(folder, connection)
         if _version(connection, folder) < SCHEMA_VERSION:
             lake.transact(_bring_up_to_date)
-            connection.execute(_SMALL_ROW_GROUPS)
+            patiently(lambda: connection.execute(_SMALL_ROW_GROUPS), folder)
         yield lake
 
 

@@ -176,6 +176,12 @@ def _print_answer(answer: Answer, output: str | None) -> None:
             write_parquet(answer, sys.stdout.buffer)
         case _:
             print_rows(answer.table.to_pylist(), answer.columns)
+    if answer.may_go_on:
+        err.print(
+            f"These are the first {answer.table.num_rows:,} rows, there may be more: "
+            f"-P limit={10 * answer.table.num_rows}",
+            style="yellow",
+        )
 
 
 def _usage(parameter: Any) -> str:

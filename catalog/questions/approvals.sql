@@ -1,7 +1,7 @@
 -- Who approved or rejected what, when and why, the last first
 -- $reviewer = "": only this person's decisions
 -- $days = 365: how many days back
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH decided AS (
     SELECT *, left(request_id, 32)::UUID AS request_key FROM reviews
     WHERE ($reviewer = '' OR reviewer = $reviewer)

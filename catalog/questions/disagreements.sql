@@ -1,6 +1,6 @@
 -- Images on which people disagree, with each other, with themselves, or with a policy replayed later
 -- $days = 365: how many days back
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH said AS (
     SELECT request_id, min(decision) <> max(decision) AS divided,
            min(reviewer) <> max(reviewer) AS several, max(decided_at) AS last_at

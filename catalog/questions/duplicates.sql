@@ -1,16 +1,17 @@
 -- Images that are the same as, or nearly the same as, an earlier one (by the check on duplicates)
 -- $distance = 16: largest Hamming distance of the perceptual hashes, of 256 bits
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH places AS (
     SELECT signature, max(place) FILTER (name = 'exact') AS exact,
            max(place) FILTER (name = 'near') AS near
     FROM raw.score_places WHERE check_name = 'duplicates' GROUP BY signature),
 measured AS (
-    SELECT r.request_key, r.attempt, r.request_id, r.recorded_at, a.attempt IS NOT NULL AS again,
-           coalesce(a.signature, r.signature) AS signature,
-           coalesce(a."values", r."values") AS "values"
-    FROM (FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt)) AS r
-    LEFT JOIN raw.latest_rescored AS a USING (request_key, attempt)),
+    SELECT request_key, attempt, false AS again, signature, "values"
+    FROM raw.images ANTI JOIN raw.latest_rescored USING (request_key, attempt)
+         ANTI JOIN raw.superseded USING (request_key, attempt)
+    UNION ALL
+    SELECT request_key, attempt, true, signature, "values"
+    FROM raw.latest_rescored ANTI JOIN raw.superseded USING (request_key, attempt)),
 near AS (
     SELECT * EXCLUDE (exact, near),
            unnest([struct_pack(kind := 'exact', place := exact, distance := 0.0),
@@ -18,17 +19,18 @@ near AS (
                   recursive := true)
     FROM measured JOIN places USING (signature)
     WHERE "values"[exact] = 1 OR "values"[near] <= $distance),
+-- Attempts sort by time.
 nearest AS (
-    SELECT request_key, attempt, request_id, again, kind, place, distance FROM near
+    SELECT request_key, attempt, again, kind, place, distance FROM near
     WHERE CASE kind WHEN 'exact' THEN "values"[place] = 1 ELSE distance <= $distance END
-    ORDER BY distance, recorded_at DESC, request_id, kind LIMIT $limit),
+    ORDER BY distance, attempt DESC, request_key, kind LIMIT $limit),
 shown AS (
-    SELECT n.request_id, n.request_key, n.kind, n.distance, e.evidence[n.place] AS evidence
+    SELECT e.request_id, n.request_key, n.kind, n.distance, e.evidence[n.place] AS evidence
     FROM nearest AS n JOIN (
-        SELECT request_key, attempt, false AS again, evidence
+        SELECT request_id, request_key, attempt, false AS again, evidence
         FROM raw.images SEMI JOIN nearest USING (request_key, attempt)
         UNION ALL
-        SELECT request_key, attempt, true, evidence
+        SELECT request_id, request_key, attempt, true, evidence
         FROM raw.latest_rescored SEMI JOIN nearest USING (request_key, attempt)) AS e
         USING (request_key, attempt, again)),
 told AS (

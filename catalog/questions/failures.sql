@@ -1,6 +1,6 @@
 -- Images that failed, with the error; `made_since` tells whether a later run made them
 -- $days = 365: how many days back
--- $limit = 1000: at most so many, the last ones
+-- $limit = 100: at most so many, the last ones
 WITH failed AS (
     FROM raw.images WHERE state = 'failed' AND recorded_at >= now() - to_days($days::INTEGER)
     ORDER BY recorded_at DESC, sku, "index" LIMIT $limit)

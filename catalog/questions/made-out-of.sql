@@ -1,6 +1,6 @@
 -- Everything that was made out of a picture: a photo, a mask, a control picture, or an asset of ours
 -- $picture: the first digits of its SHA-256 or of its request id, or a part of its file name
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH used AS (
     SELECT *, left(request_id, 32)::UUID AS request_key FROM raw.inputs
     WHERE starts_with(sha256, lower($picture))

@@ -1,7 +1,7 @@
 -- Everything ever made with a model, failures and superseded attempts included, the last first
 -- $model: the model's name, or a part of it
 -- $revision = "": only this revision
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 SELECT r.model, r.model_revision, m.licence AS model_licence, r.sku, r."index", r.campaign,
        r.client, r.state, s.attempt IS NULL AS counts, r.outcome, r.asset_state, r.sha256,
        r.recorded_at, r.run_id, r.request_id

@@ -9,5 +9,5 @@ SELECT client, campaign, count(*) AS images,
        count(*) FILTER (state = 'failed') AS failed,
        round(count(*) FILTER (outcome = 'pass') / nullif(count(outcome), 0), 4) AS pass_rate,
        count(*) FILTER (cleared) AS cleared
-FROM images
+FROM raw.counted
 GROUP BY client, campaign ORDER BY client, campaign LIMIT $limit

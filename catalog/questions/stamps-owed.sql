@@ -1,5 +1,5 @@
 -- Signed files that still lack a time stamp, since when; `platemark stamp` makes up for it
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH owed AS (
     FROM stamps_owed ORDER BY owed_since, asset_sha256 LIMIT $limit),
 found AS (

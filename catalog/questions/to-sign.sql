@@ -1,5 +1,5 @@
 -- What a replay let pass and nobody has signed yet, oldest first
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH waiting AS (
     SELECT request_key, attempt FROM raw.counted
     WHERE outcome = 'pass' AND asset_state = 'quarantined'

@@ -1,6 +1,6 @@
 -- Which training pictures stand behind each image that was made with an adapter, and their rights
 -- $adapter = "": only this adapter
--- $limit = 1000: at most so many
+-- $limit = 100: at most so many
 WITH candidates AS (
     SELECT request_key, attempt, request_id, recorded_at
     FROM raw.images ANTI JOIN raw.superseded USING (request_key, attempt)

@@ -1,19 +1,21 @@
 -- Each image that was reviewed or blocked: every rule that spoke, score, bound, nearest reference
 -- $campaign = "": only this campaign
 -- $days = 365: how many days back
--- $limit = 1000: at most so many images
+-- $limit = 100: at most so many images
 WITH held AS (
-    SELECT request_key, attempt FROM raw.counted
+    SELECT request_key, attempt, recorded_at, sku, "index", campaign, outcome, decision, policy,
+           policy_version, replayed, replayed_reasons, remade_sha256
+    FROM raw.counted
     WHERE outcome <> 'pass' AND ($campaign = '' OR campaign = $campaign)
       AND recorded_at >= now() - to_days($days::INTEGER)
     ORDER BY recorded_at DESC, sku, "index" LIMIT $limit),
 told AS (
-    SELECT request_id, sku, "index", campaign, recorded_at, outcome, decision, sha256, policy,
-           policy_version, unnest(reasons) AS reason
-    FROM raw.counted SEMI JOIN held USING (request_key, attempt))
-SELECT h.sku, h."index", h.campaign, h.outcome, h.decision, h.reason.rule, h.reason.outcome AS says,
-       h.reason.score, h.reason.bound, h.reason.text AS why,
-       coalesce(h.reason.evidence -> '$.nearest[0]', h.reason.evidence -> '$.nearest') AS nearest,
-       h.policy, h.policy_version, h.request_id, h.sha256, h.recorded_at
-FROM told AS h
-ORDER BY h.recorded_at DESC, h.sku, h."index", h.reason.rule
+    SELECT h.*, unnest(if(h.replayed, h.replayed_reasons, r.reasons)) AS reason, r.request_id,
+           coalesce(h.remade_sha256, r.sha256) AS sha256
+    FROM held AS h JOIN raw.images AS r USING (request_key, attempt))
+SELECT sku, "index", campaign, outcome, decision, reason.rule, reason.outcome AS says,
+       reason.score, reason.bound, reason.text AS why,
+       coalesce(reason.evidence -> '$.nearest[0]', reason.evidence -> '$.nearest') AS nearest,
+       policy, policy_version, request_id, sha256, recorded_at
+FROM told
+ORDER BY recorded_at DESC, sku, "index", reason.rule

@@ -63,6 +63,16 @@ def test_questions_are_asked_now_and_as_of_then(call: Call, workspace: tuple[Pat
     assert "yet to come" in refused(call(*ask, "--as-of", "2999-01-01"))
 
 
+def test_an_answer_that_was_cut_says_so(call: Call) -> None:
+    ask = ("audit", "why-not-passed", "-f", "json")
+    whole = call(*ask)
+    count = len(json.loads(whole.stdout))
+    assert count > 1 and "there may be more" not in whole.stderr
+    cut = call(*ask, "-P", "limit=1")
+    assert len(json.loads(cut.stdout)) == 1
+    assert "the first 1 rows, there may be more: -P limit=10" in cut.stderr
+
+
 def test_explain_prints_the_sql_with_its_parameters(call: Call) -> None:
     told = call("audit", "expiring", "-P", "days=7", "--explain").stdout
     assert told.startswith("-- Cleared images whose") and "current_date + 7::INTEGER" in told
