@@ -18,19 +18,18 @@ from catalog.lake import Lake, exists, reading, writing
 from catalog.ledger import place_of
 from catalog.ledger_checkpoints import write_checkpoint
 from catalog.ledger_notes import verifier_in
-from catalog.ledger_proof import inclusion_proofs
+from catalog.ledger_proof import inclusion_proofs, proofs_document
 from catalog.pack import NothingToExport, Pack, export_pack, plan_checked
 from catalog.pack_check import Files, Row
 from catalog.pack_plan import Asked, Plan
 from catalog.renditions import Maker, known_renditions, prepare_renditions
-from catalog.selection import EVERYTHING, own_terms, without_terms
+from catalog.selection import EVERYTHING, Named, Selection, choose, named, own_terms, without_terms
 from catalog.verifications import record_verifications
 from catalog.verified import proven_by_hash
 from pipeline.brief_table import read_table
 from pipeline.errors import Fault, InputError
 from pipeline.keys import signing_identity, trust_anchors
 from pipeline.licences import load_licences
-from pipeline.request import canonical_json
 from pipeline.settings import Settings
 from pipeline.store import MIMES, path_of
 from pipeline.terms import UsageTerms
@@ -60,14 +59,20 @@ def export(
     `items` a table with a column `sku` for its feed, `values` what its templates need besides.
     Raises as export_pack does, and InputError for unusable terms or tables.
     """
-    asked = _asked(settings, where, terms, channel, items, values)
+    asked, chosen = _asked(settings, where, terms, channel, items, values)
     # Whoever writes makes a catalog where there is none; whoever reads says so.
     opened = writing if exists(settings.catalog) else reading
     with opened(settings.catalog) as lake:
         with _files(settings, lake, asked) as files:
-            pack = export_pack(lake, out, asked, files, progress)
+            pack = export_pack(lake, out, asked, chosen, files, progress)
         occasion = f"export {pack.pack_id}"
-        write_checkpoint(lake, place_of(settings), occasion, settings.ledger_witnesses)
+        write_checkpoint(
+            lake,
+            place_of(settings),
+            occasion,
+            settings.ledger_witnesses,
+            settings.signing.timestamp_url,
+        )
     return pack
 
 
@@ -84,9 +89,9 @@ def dry_run(
 
     Reads and checks every file as `export` does; writes nothing. Raises as `export` does.
     """
-    asked = _asked(settings, where, terms, channel, items, values)
+    asked, chosen = _asked(settings, where, terms, channel, items, values)
     with reading(settings.catalog) as lake, _files(settings, lake, asked, dry=True) as files:
-        return plan_checked(lake, asked, files)
+        return plan_checked(lake, asked, chosen, files)
 
 
 def _asked(
@@ -96,15 +101,17 @@ def _asked(
     channel: str,
     items: Path | None,
     values: Mapping[str, str] | None,
-) -> Asked:
+) -> tuple[Asked, Selection]:
+    """What is asked for, and the images that may be given: both from the catalog of one moment."""
     read = load_channel(channel)
-    if terms is not None and _is_file(terms):
-        granted = read_terms(Path(terms))
-    else:
-        granted = _catalogued_terms(settings.catalog, where, terms)
+    from_file = read_terms(Path(terms)) if terms is not None and _is_file(terms) else None
     table = _read_items(items) if items else {}
     licences = load_licences(settings.licences)
-    return Asked(where, granted, read, datetime.now(UTC).date(), table, values or {}, licences)
+    today = datetime.now(UTC).date()
+    with named(settings.catalog, where) as found:
+        granted = from_file or _catalogued_terms(found, terms)
+        chosen = choose(found, granted, today, licences)
+    return Asked(where, granted, read, today, table, values or {}, licences), chosen
 
 
 @contextmanager
@@ -150,10 +157,12 @@ def _proofs(settings: Settings, lake: Lake, sha256s: Sequence[str]) -> bytes | N
     verifier = verifier_in(place)
     found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
     if len(found) < len(set(sha256s)):
-        write_checkpoint(lake, place, "export", settings.ledger_witnesses)
+        write_checkpoint(
+            lake, place, "export", settings.ledger_witnesses, settings.signing.timestamp_url
+        )
         verifier = verifier_in(place)
         found = inclusion_proofs(lake, sha256s, [verifier]) if verifier else {}
-    return canonical_json(found) + b"\n" if found else None
+    return proofs_document(found) if found else None
 
 
 def _verify(anchors: bytes, path: Path) -> Report:
@@ -180,12 +189,12 @@ def _is_file(terms: str) -> bool:
     return Path(terms).suffix in (".yaml", ".yml") or Path(terms).is_file()
 
 
-def _catalogued_terms(folder: Path, where: str, terms_id: str | None) -> UsageTerms:
-    found = [each for each in own_terms(folder, where) if terms_id in (None, each.id)]
+def _catalogued_terms(images: Named, terms_id: str | None) -> UsageTerms:
+    found = [each for each in own_terms(images) if terms_id in (None, each.id)]
     if len(found) == 1:
         return found[0]
     if not found and terms_id is None:
-        raise NothingToExport(without_terms(folder, where))
+        raise NothingToExport(without_terms(images))
     ids = list(dict.fromkeys(each.id for each in found))
     remedy = "name a YAML file of usage terms: --terms FILE"
     if not found:

@@ -297,8 +297,11 @@ def _create(folder: Path) -> None:
 
 
 def _refuse_data_without_metadata(folder: Path) -> None:
+    # A process that was killed while it made the catalog leaves the row of its version.
+    files = (folder / DATA).rglob("*.parquet")
+    held = any(path.parent.name != "schema_version" for path in files)
     # In this order, since another process may make the catalog and write meanwhile.
-    if any((folder / DATA).rglob("*.parquet")) and not exists(folder):
+    if held and not exists(folder):
         raise SetupError(
             f"{folder / DATA} holds catalog data, but {folder / METADATA} is missing: restore it "
             f"from a backup, or move the folder away to begin a new catalog"

@@ -31,6 +31,8 @@ from catalog.ledger_notes import (
 )
 from pipeline.errors import SetupError
 from pipeline.store import write_file
+from pipeline.timestamp_token import StampError
+from pipeline.timestamps import ask_stamp
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,35 +44,64 @@ _WITNESS_SECONDS = 10.0
 class Signed:
     """A checkpoint as recorded. `fresh`: made now, not the last one again.
 
-    `unreached` are the witnesses that did not take it, with the reason.
+    `unreached` are the witnesses that did not take it, with the reason; `unstamped` is why the
+    time-stamp authority gave no stamp, if it was asked.
     """
 
     size: int
     note: str
     fresh: bool
     unreached: tuple[str, ...] = ()
+    unstamped: str = ""
+
+
+@dataclass(frozen=True)
+class _Log:
+    """The log as it is to be signed: its tree, and the last checkpoint with its note, if any."""
+
+    tree: Peaks
+    last: Checkpoint | None
+    note: str
+
+    @property
+    def is_signed(self) -> bool:
+        return self.last is not None and self.last.size == self.tree.size
 
 
 def write_checkpoint(
-    lake: Lake, place: Path, occasion: str, witnesses: Sequence[str] = ()
+    lake: Lake,
+    place: Path,
+    occasion: str,
+    witnesses: Sequence[str] = (),
+    timestamp_url: str | None = None,
 ) -> Signed:
     """Signs the log as it is now; the last checkpoint again when nothing was appended since.
 
     `place` is the ledger's folder, `occasion` says why (`run …`, `export …`). `witnesses` are
     files, which it is appended to, or http(s) addresses, which get it by POST: one that cannot be
-    reached is told, not raised, and gets it with the next checkpoint. Raises SetupError when the
-    key is unusable.
+    reached is told, not raised, and gets it with the next checkpoint. `timestamp_url` is an
+    authority (RFC 3161) that is asked to stamp the root first: what others append meanwhile gets
+    the next checkpoint. If it gives none within some seconds, that is told, not raised. Raises
+    SetupError when the key is unusable.
     """
     signer = signer_in(place)
     with _alone(place):
-
-        def sign(connection: duckdb.DuckDBPyConnection) -> Signed:
-            return _signed(connection, signer, occasion, _kept(place, signer))
-
-        made = lake.transact(sign)
+        kept = _kept(place, signer)
+        stamped, unstamped = None, ""
+        if timestamp_url:
+            # In a transaction of its own: writers do not wait for an authority.
+            log = lake.transact(lambda connection: _log(connection, signer, kept))
+            if not log.is_signed:
+                try:
+                    stamped = log.tree, ask_stamp(timestamp_url, log.tree.root)
+                except StampError as error:
+                    unstamped = f"{timestamp_url}: {error}"
+        made = lake.transact(
+            lambda connection: _signed(connection, signer, occasion, kept, stamped)
+        )
         write_file(place / LAST_FILE, made.note.encode())
     unreached = [f"{one}: {why}" for one in witnesses if (why := _told(one, made.note))]
-    return Signed(made.size, made.note, made.fresh, tuple(unreached))
+    return Signed(made.size, made.note, made.fresh, tuple(unreached), unstamped)
 
 
 def ready_to_sign(lake: Lake, place: Path) -> None:
@@ -114,26 +145,47 @@ def peaks_of(size: int, data: bytes) -> Peaks | None:
     return Peaks(size, tuple(data[at : at + 32] for at in range(0, len(data), 32)))
 
 
+def _log(
+    connection: duckdb.DuckDBPyConnection,
+    signer: Signer,
+    kept: Checkpoint | None,
+    size: int | None = None,
+) -> _Log:
+    """The log as it is, or as it was with its first `size` entries."""
+    tree, last, note = _last(connection, signer) or (Peaks(), None, "")
+    _refuse_older(kept, last)
+    new = leaves(connection, tree.size)
+    if size is not None:
+        new = new[: max(0, size - tree.size)]
+    return _Log(tree.grown([entry.leaf for entry in new]), last, note)
+
+
 def _signed(
-    connection: duckdb.DuckDBPyConnection, signer: Signer, occasion: str, kept: Checkpoint | None
+    connection: duckdb.DuckDBPyConnection,
+    signer: Signer,
+    occasion: str,
+    kept: Checkpoint | None,
+    stamped: tuple[Peaks, bytes] | None,
 ) -> Signed:
-    last = _last(connection, signer)
-    peaks, before, note = last or (Peaks(), None, "")
-    _refuse_older(kept, before)
-    new = leaves(connection, peaks.size)
-    if before and not new:
-        return Signed(peaks.size, note, fresh=False)
-    peaks = peaks.grown([entry.leaf for entry in new])
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    previous = before.digest if before else ""
-    occasion = " ".join(occasion.split()) or "-"
-    made = Checkpoint(signer.verifier.name, peaks.size, peaks.root, now, occasion, previous)
+    log = _log(connection, signer, kept, stamped[0].size if stamped else None)
+    if log.is_signed:
+        return Signed(log.tree.size, log.note, fresh=False)
+    made = Checkpoint(
+        origin=signer.verifier.name,
+        size=log.tree.size,
+        root=log.tree.root,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        occasion=" ".join(occasion.split()) or "-",
+        previous=log.last.digest if log.last else "",
+        # Of this very tree, should the catalog have been put back meanwhile.
+        stamp=stamped[1] if stamped and stamped[0] == log.tree else b"",
+    )
     note = signer.sign(made)
     connection.execute(
         "INSERT INTO raw.ledger_checkpoints VALUES (?, ?, ?)",
-        [peaks.size, b"".join(peaks.hashes), note],
+        [log.tree.size, b"".join(log.tree.hashes), note],
     )
-    return Signed(peaks.size, note, fresh=True)
+    return Signed(log.tree.size, note, fresh=True)
 
 
 def _refuse_older(kept: Checkpoint | None, last: Checkpoint | None) -> None:

@@ -123,7 +123,12 @@ def erase(
         # Also where nothing was left to erase: an erasure before may have been interrupted here.
         leftovers = purge(lake, key)
         occasion = ", ".join(f"{name} {value}" for name, value in key.items())
-        write_checkpoint(lake, place_of(settings), f"erasure of {occasion[:60]}")
+        write_checkpoint(
+            lake,
+            place_of(settings),
+            f"erasure of {occasion[:60]}",
+            timestamp_url=settings.signing.timestamp_url,
+        )
         scrub(lake)
         remove_files(settings, found.going)
     if not done.counts and not found.tombstones and not leftovers:

@@ -29,6 +29,8 @@ KEY_FILE, VERIFIER_FILE, LAST_FILE = "key.pem", "verifier.txt", "checkpoint.txt"
 _ED25519 = b"\x01"
 """Signature type of a note's key (c2sp.org/signed-note)."""
 _MARK = "— "
+STAMP_MARK = "stamp "
+"""What the line of the time stamp begins with."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Checkpoint:
 
     `time` (ISO 8601, UTC) and `occasion` say when and why it was signed, `previous` is the SHA-256
     of the checkpoint before it in base64 (empty for the first), so that none can be left out.
+    `stamp` is a time stamp of the root, a TimeStampResp (DER, RFC 3161); empty when there is none.
     """
 
     origin: str
@@ -45,14 +48,16 @@ class Checkpoint:
     time: str
     occasion: str
     previous: str
+    stamp: bytes = b""
 
     @property
     def text(self) -> str:
-        """The signed part of the note (c2sp.org/tlog-checkpoint), with three extension lines."""
+        """The signed part of the note (c2sp.org/tlog-checkpoint), with extension lines."""
         root = base64.b64encode(self.root).decode()
+        stamp = f"{STAMP_MARK}{base64.b64encode(self.stamp).decode()}\n" if self.stamp else ""
         return (
             f"{self.origin}\n{self.size}\n{root}\n"
-            f"time {self.time}\noccasion {self.occasion}\nprevious {self.previous or '-'}\n"
+            f"time {self.time}\noccasion {self.occasion}\nprevious {self.previous or '-'}\n{stamp}"
         )
 
     @property
@@ -238,7 +243,7 @@ def _signature(line: str) -> tuple[str, bytes]:
 
 def _checkpoint(lines: Sequence[str]) -> Checkpoint:
     try:
-        origin, size, root, time, occasion, previous = lines
+        origin, size, root, time, occasion, previous, *stamp = lines
         found = Checkpoint(
             origin,
             int(size),
@@ -246,6 +251,7 @@ def _checkpoint(lines: Sequence[str]) -> Checkpoint:
             time.removeprefix("time "),
             occasion.removeprefix("occasion "),
             previous.removeprefix("previous ").removeprefix("-"),
+            base64.b64decode("".join(stamp).removeprefix(STAMP_MARK), validate=True),
         )
     except ValueError:
         raise NoteError("its lines are not those of a checkpoint") from None

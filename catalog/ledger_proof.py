@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +24,14 @@ from catalog.ledger_notes import Checkpoint, NoteError, Verifier, opened
 from catalog.ledger_rows import row_parts, row_text
 from catalog.rows import text_table
 from pipeline.errors import Fault, InputError, PlatemarkError
+from pipeline.request import canonical_json
+from pipeline.timestamp_token import Stamp, StampError, read_stamp
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 FORMAT = "platemark ledger proof v1"
+DOCUMENT = "platemark ledger proofs v1"
 TABLE = "manifests"
 """The record of a signed file: request, attempt, asset, manifest, certificate, time."""
 
@@ -39,6 +46,7 @@ class Proven:
 
     `entered_at` (UTC) is when the record entered the log, as the log says; `found`: it was in the
     catalog before the ledger was. `request_id` and `label` (of the C2PA manifest) as recorded.
+    `time_stamp` is the checkpoint's, if it has one: the record was in the log by then.
     """
 
     asset_sha256: str
@@ -47,6 +55,7 @@ class Proven:
     entered_at: datetime
     found: bool
     checkpoint: Checkpoint
+    time_stamp: Stamp | None
 
 
 def inclusion_proofs(
@@ -100,12 +109,42 @@ def inclusion_proofs(
     return found
 
 
+def proofs_document(proofs: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Proofs by SHA-256 as one JSON document, in which the checkpoint that they share is once."""
+    notes = list(dict.fromkeys(proof["checkpoint"] for proof in proofs.values()))
+    shared = {
+        sha256: {**proof, "checkpoint": notes.index(proof["checkpoint"])}
+        for sha256, proof in proofs.items()
+    }
+    return canonical_json({"format": DOCUMENT, "checkpoints": notes, "proofs": shared}) + b"\n"
+
+
+def proofs_of(document: Any) -> dict[str, Mapping[str, Any]]:
+    """Proofs by SHA-256 of such a document, or of a proof alone, as parsed from JSON.
+
+    Raises LookupError, TypeError or ValueError when it is neither.
+    """
+    if "asset_sha256" in document:
+        return {document["asset_sha256"]: document}
+    if document["format"] != DOCUMENT:
+        raise ValueError(f"unknown format {document['format']!r}")
+    notes = document["checkpoints"]
+    return {
+        sha256: {**proof, "checkpoint": notes[proof["checkpoint"]]}
+        for sha256, proof in document["proofs"].items()
+    }
+
+
 def check_proof(
-    proof: Mapping[str, Any], asset_sha256: str, verifiers: Sequence[Verifier]
+    proof: Mapping[str, Any],
+    asset_sha256: str,
+    verifiers: Sequence[Verifier],
+    authorities: Sequence[x509.Certificate] = (),
 ) -> Proven:
     """Checks a proof for the file with this SHA-256, with nothing but the log's verifier keys.
 
-    Raises ProofError when it is of another file, was altered, or is not signed by one of them.
+    `authorities` are roots of time-stamp authorities, to trust the checkpoint's stamp by. Raises
+    ProofError when it is of another file, was altered, or is not signed by one of the keys.
     """
     try:
         if proof["format"] != FORMAT:
@@ -127,6 +166,10 @@ def check_proof(
         raise ProofError("the record is not in the entry that the proof names")
     if root_of_path(entry.leaf, entry_at, said.size, entry_path) != said.root:
         raise ProofError("the entry is not in the log that the checkpoint signs")
+    try:
+        stamp = _stamp(said.stamp, said.root, tuple(authorities)) if said.stamp else None
+    except StampError as error:
+        raise ProofError(f"the time stamp of the proof's checkpoint {error}") from None
     return Proven(
         asset_sha256,
         record.get("request_id", ""),
@@ -134,6 +177,7 @@ def check_proof(
         entry.entered_at.astimezone(UTC),
         entry.kind == "found",
         said,
+        stamp,
     )
 
 
@@ -157,6 +201,12 @@ def fields_of(record: bytes) -> dict[str, str]:
             raise ValueError("not a canonical record")
         rest = rest[1:]
     return found
+
+
+@lru_cache(maxsize=16)
+def _stamp(stamp: bytes, root: bytes, authorities: tuple[x509.Certificate, ...]) -> Stamp:
+    """As read: the proofs of a pack have one checkpoint, and a stamp takes longer than the rest."""
+    return read_stamp(stamp, root, authorities)
 
 
 def _covering(
@@ -225,4 +275,13 @@ def _refused(what: str, where: str) -> InputError:
     return InputError("ledger proof", [Fault(what, where, remedy)])
 
 
-__all__ = ["FORMAT", "Entry", "ProofError", "Proven", "check_proof", "inclusion_proofs"]
+__all__ = [
+    "FORMAT",
+    "Entry",
+    "ProofError",
+    "Proven",
+    "check_proof",
+    "inclusion_proofs",
+    "proofs_document",
+    "proofs_of",
+]

@@ -150,7 +150,8 @@ def commitments_of(parts: Parts, erased: Erasure | None) -> dict[str, bytes]:
         return {}
     made = dict(erased.commitments) if erased else {}
     redacted = erased.redacted if erased else {}
-    now = {name: hashlib.sha256(value).digest() for name, value in parts.named}
+    named = parts.named if redacted else ()
+    now = {name: hashlib.sha256(value).digest() for name, value in named}
     for name, digest in redacted.items():
         if now.get(name) != digest:
             # Not what the tombstone left there: a commitment to nothing spoils the hash.

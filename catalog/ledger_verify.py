@@ -21,9 +21,11 @@ from catalog.ledger_entries import Entry, covered_tables, entered_tables, entrie
 from catalog.ledger_merkle import Peaks
 from catalog.ledger_notes import Checkpoint, NoteError, Verifier, opened, torn_from
 from catalog.ledger_rows import Erasure
+from catalog.ledger_stamps import Stamps, check_stamps
 
 if TYPE_CHECKING:
     import duckdb
+    from cryptography import x509
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Verification:
     erased_rows: int
     last: Checkpoint | None
     files: int = 0
+    time_stamps: Stamps = field(default_factory=Stamps)
     findings: tuple[Finding, ...] = field(default=())
 
     @property
@@ -59,29 +62,35 @@ class Verification:
             **{name: value for name, value in asdict(self).items() if name != "last"},
             "ok": self.ok,
             "last": last,
+            "time_stamps": self.time_stamps.as_json(),
             "findings": [one.as_json() for one in self.findings],
         }
 
 
 def verify_ledger(
-    lake: Lake, verifiers: Sequence[Verifier], kept: Mapping[str, Sequence[str]] | None = None
+    lake: Lake,
+    verifiers: Sequence[Verifier],
+    kept: Mapping[str, Sequence[str]] | None = None,
+    authorities: Sequence[x509.Certificate] = (),
 ) -> Verification:
     """Hashes all rows again and compares them with entries, and these with signed checkpoints.
 
     `verifiers` are the log's keys, old ones too. `kept` are checkpoints that were kept outside the
     catalog, notes by where they were: what came before them cannot be forged even by who has the
-    key. A place that is to have some and has none is a finding.
+    key. A place that is to have some and has none is a finding. `authorities` are roots of
+    time-stamp authorities: stamps by others are counted apart.
     """
     connection = lake.connection
     findings: list[Finding] = []
-    last = None
+    last, stamps = None, Stamps()
     log: list[Entry] = []
     signed = 0
     try:
         log = leaves(connection)
         notes = recorded(connection)
         signed = len(notes)
-        last = _check_checkpoints(log, notes, verifiers, kept or {}, findings)
+        last, trusted = _check_checkpoints(log, notes, verifiers, kept or {}, findings)
+        stamps = check_stamps(trusted, authorities, findings)
     except _errors() as error:
         findings.append(Finding("unreadable", "ledger", "", _first_line(error)))
     rows, erased = _check_rows(connection, verifiers, findings)
@@ -94,6 +103,7 @@ def verify_ledger(
         found_rows=sum(entry.rows for entry in log if entry.kind == "found"),
         erased_rows=erased,
         last=last,
+        time_stamps=stamps,
         findings=tuple(findings),
     )
 
@@ -104,8 +114,11 @@ def _check_checkpoints(
     verifiers: Sequence[Verifier],
     kept: Mapping[str, Sequence[str]],
     findings: list[Finding],
-) -> Checkpoint | None:
-    """Signatures, their chain, and the log's root at each; returns the last that holds."""
+) -> tuple[Checkpoint | None, list[tuple[str, Checkpoint]]]:
+    """Signatures, their chain, and the log's root at each.
+
+    Returns the last that holds, and all that are signed, by their names.
+    """
     trusted: list[tuple[str, Checkpoint]] = []
     before: Checkpoint | None = None
     for place, (size, peaks, note) in enumerate(notes, start=1):
@@ -123,7 +136,7 @@ def _check_checkpoints(
             detail = "the checkpoint before it is not the one that it names"
             findings.append(Finding("removed", "checkpoint", f"before {key}", detail))
         before = said
-        trusted.append((f"checkpoint {key}", said))
+        trusted.append((key, said))
     known = {said.digest for _, said in trusted}
     signed = {note for _, _, note in notes}
     for source, kept_notes in kept.items():
@@ -141,11 +154,11 @@ def _check_checkpoints(
             if said.digest not in known:
                 detail = f"the one of {said.time}, size {said.size}, is not in the catalog"
                 findings.append(Finding("removed", "checkpoint", f"kept in {source}", detail))
-            trusted.append((f"checkpoint kept in {source}", said))
+            trusted.append((f"kept in {source}", said))
     if not trusted:
         findings.append(Finding("removed", "checkpoint", "all", "nothing is signed"))
     _check_roots(log, trusted, findings)
-    return before
+    return before, trusted
 
 
 def _check_roots(
@@ -155,7 +168,7 @@ def _check_roots(
     tree, held = Peaks(), 0
     for name, said in sorted(trusted, key=lambda one: one[1].size):
         if said.size > len(log):
-            detail = f"{name} signs {said.size} entries, the log has {len(log)}"
+            detail = f"checkpoint {name} signs {said.size} entries, the log has {len(log)}"
             findings.append(Finding("removed", "ledger", f"entries from {held}", detail))
             return
         tree = tree.grown([entry.leaf for entry in log[tree.size : said.size]])
@@ -163,8 +176,8 @@ def _check_roots(
             between = log[held : said.size]
             commits = sorted({entry.commit_id for entry in between})
             detail = (
-                f"not as {name} of {said.time} signs them: entries of {len(commits)} commits were "
-                f"changed, removed, added or reordered"
+                f"not as checkpoint {name} of {said.time} signs them: entries of {len(commits)} "
+                f"commits were changed, removed, added or reordered"
             )
             where = f"entries {held}–{said.size - 1}"
             findings.append(Finding("changed", "ledger", where, detail))

@@ -23,7 +23,7 @@ from catalog.pack_plan import Asked, Plan, plan_pack, unfit_because
 from catalog.pack_target import Target, open_target, plan_of
 from catalog.revocation import Revocation, revoked_pack, revoked_requests
 from catalog.rows import as_json
-from catalog.selection import LeftOut, judge, left_out_because
+from catalog.selection import LeftOut, Selection, judge, left_out_because
 from catalog.write import insert_row, insert_table
 from pipeline.errors import Fault, InputError, PlatemarkError, SetupError
 
@@ -75,18 +75,19 @@ def export_pack(
     lake: Lake,
     out: Path | str,
     asked: Asked,
+    chosen: Selection,
     files: Files,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Pack:
-    """Writes what is `asked` for, if its terms may be given and its channel takes it, to `out`.
+    """Writes what was `chosen` of what is `asked` for, if its channel takes it, to `out`.
 
     `out` is a `….zip`, a `….tar`, a folder, or a store's address. The pack is recorded in the
     catalog before it appears. `progress` hears of each image. Raises NothingToExport, InputError
-    (wrong condition, expired terms, a revoked pack, `out` holds another pack, the channel refuses
-    AI images, an image was rejected or given away meanwhile), SetupError (disk full), BusyError
-    (another export writes to `out`).
+    (expired terms, a revoked pack, `out` holds another pack, the channel refuses AI images, an
+    image was rejected or given away meanwhile), SetupError (disk full), BusyError (another export
+    writes to `out`).
     """
-    plan = plan_pack(lake, asked, files.locate)
+    plan = plan_pack(lake, asked, chosen, files.locate)
     left_out = [*plan.left_out, *map(unfit_because, plan.unfit)]
     ready = _with_renditions(plan.fits, files, left_out)
     if not ready:
@@ -122,13 +123,13 @@ def export_pack(
     return pack
 
 
-def plan_checked(lake: Lake, asked: Asked, files: Files) -> Plan:
+def plan_checked(lake: Lake, asked: Asked, chosen: Selection, files: Files) -> Plan:
     """What `export_pack` would write, from the same checks of the same files; writes nothing.
 
     `files.prepare` gives the renditions that are there already; the originals stand for those still
     to be made. Raises InputError as `export_pack` does.
     """
-    plan = plan_pack(lake, asked, files.locate)
+    plan = plan_pack(lake, asked, chosen, files.locate)
     known = files.prepare(plan.fits)
     ready = [_ready(each, known.get(each.row["request_id"])) for each in plan.fits]
     if all(each.made for each in ready):

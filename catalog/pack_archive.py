@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import queue
 import struct
 import tarfile
 import threading
 import zipfile
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -22,6 +24,8 @@ from typing import IO, Any, Protocol
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _CHUNK = 1 << 20
+_FLUSH = 64 << 20
+"""Bytes after which the disk is given what was written: by itself the kernel starts late."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,7 @@ class TarForm:
 
     def head(self, name: str, data: bytes, sha256: str, start: int) -> tuple[bytes, Entry]:
         """A header block."""
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = len(data), 0o644
-        header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+        header = self._header(name, len(data))
         end = start + len(header) + len(data) + self.padding(len(data))
         return header, Entry(name, sha256, len(data), 0, start, end)
 
@@ -159,7 +161,7 @@ class TarForm:
         return bytes(1024 + -(start + 1024) % 10240)
 
     def scan(self, stream: IO[bytes]) -> list[Entry]:
-        """Follows the headers as long as they can be read and their data are whole."""
+        """Follows the headers as long as they are as written here and their data are whole."""
         found: list[Entry] = []
         stream.seek(0)
         try:
@@ -167,17 +169,26 @@ class TarForm:
                 for info in archive:
                     if info.size < 0:
                         break
-                    stream.seek(info.offset_data)
-                    entry = _hashed(stream, info.name, info.size, found[-1].end if found else 0)
+                    # tarfile reads over bits that it does not need.
+                    start = found[-1].end if found else 0
+                    stream.seek(start)
+                    if stream.read(info.offset_data - start) != self._header(info.name, info.size):
+                        break
+                    entry = _hashed(stream, info.name, info.size, start)
                     padding = self.padding(info.size)
-                    if entry is None or not info.isreg() or stream.read(padding) != bytes(padding):
+                    if entry is None or stream.read(padding) != bytes(padding):
                         break
                     end = info.offset_data + info.size + padding
                     found.append(Entry(info.name, entry.sha256, info.size, 0, entry.start, end))
-        except tarfile.TarError:
+        except (tarfile.TarError, UnicodeError):
             pass
         size = stream.seek(0, io.SEEK_END)
         return [each for each in found if each.end <= size]
+
+    def _header(self, name: str, size: int) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o644
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
 
 
 def _hashed(stream: IO[bytes], name: str, size: int, start: int) -> Entry | None:
@@ -194,8 +205,8 @@ def _hashed(stream: IO[bytes], name: str, size: int, start: int) -> Entry | None
 
 
 class HashedWriter:
-    """Writes an archive and hashes it beside, on a thread of its own: SHA-256 costs as much as the
-    writing does. At most a few chunks wait."""
+    """Writes an archive, and beside it, on threads of their own, hashes it and has the disk take
+    what was written: each costs as much as the writing does. At most a few chunks wait."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -204,6 +215,9 @@ class HashedWriter:
         self._kept = 0
         self._waiting: queue.Queue[bytes | None] | None = None
         self._thread: threading.Thread | None = None
+        self._disk = ThreadPoolExecutor(1)
+        self._flushing: Future[None] | None = None
+        self._flushed = 0
 
     def keep(self, entry: Entry) -> None:
         """Goes on behind an entry that an interrupted export wrote."""
@@ -217,18 +231,33 @@ class HashedWriter:
         self.offset += len(data)
         assert self._waiting is not None
         self._waiting.put(data)
+        if self.offset - self._flushed >= _FLUSH and (not self._flushing or self._flushing.done()):
+            self._flush_ahead()
 
     def finish(self) -> str:
-        """The SHA-256 (hex) of all bytes."""
+        """The SHA-256 (hex) of all bytes, which are on the disk then."""
+        self.stream.flush()
+        self._flush_ahead()
         self.stop()
+        if self._flushing:
+            self._flushing.result()
+        os.fsync(self.stream.fileno())
         return str(self.digest.hexdigest())
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         if self._waiting is not None and self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
         self._waiting = self._thread = None
+        self._disk.shutdown()
+
+    def _flush_ahead(self) -> None:
+        # A failure is told once only, to whoever flushes next.
+        if self._flushing:
+            self._flushing.result()
+        self._flushed = self.offset
+        self._flushing = self._disk.submit(os.fdatasync, self.stream.fileno())
 
     def _begin(self) -> None:
         self.stream.truncate(self._kept)

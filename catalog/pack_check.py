@@ -119,15 +119,19 @@ def _checked(asked: Asked, one: Ready, files: Files, proven: set[str], shown: bo
     data, faults = _verified(one.row, files, proven)
     if faults:
         return Checked(one, tuple(faults))
-    channel, position = asked.channel, one.fit.position
-    recipe = None if one.made else one.fit.recipe
     try:
-        context = asked.context(one.row, position)
-        broken = broken_in_file(channel, position, context, data, asked.today, recipe)
+        broken = _broken(asked, one, data) if asked.channel.rules else []
         cell = sheet_cell(one.row, data) if shown and not broken else None
     except ImageRefused as error:
         return Checked(one, (f"the file {one.row['url']} does not decode: {error}",))
     return Checked(one, (), tuple(broken), cell, data)
+
+
+def _broken(asked: Asked, one: Ready, data: bytes) -> list[Broken]:
+    channel, position = asked.channel, one.fit.position
+    recipe = None if one.made else one.fit.recipe
+    context = asked.context(one.row, position)
+    return broken_in_file(channel, position, context, data, asked.today, recipe)
 
 
 def _held(group: Iterable[Checked]) -> Iterator[Checked]:

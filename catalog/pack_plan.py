@@ -26,7 +26,7 @@ from catalog.fitting import (
 )
 from catalog.lake import Lake
 from catalog.revocation import revoked_requests
-from catalog.selection import LeftOut, choose, left_out_because
+from catalog.selection import LeftOut, Selection, left_out_because
 from pipeline.errors import Fault, InputError
 from pipeline.images import ImageRefused
 from pipeline.licences import Licences
@@ -97,15 +97,14 @@ class Plan:
         }
 
 
-def plan_pack(lake: Lake, asked: Asked, locate: Callable[[str], Path]) -> Plan:
-    """Chooses and fits, from the catalog alone; files are read where a main image must be found.
+def plan_pack(lake: Lake, asked: Asked, chosen: Selection, locate: Callable[[str], Path]) -> Plan:
+    """Fits what was chosen, from the catalog alone; files are read where a main image is sought.
 
     `locate` turns a catalogued url into its path. Raises InputError: the terms expired, the channel
-    refuses AI images, a value is missing, the condition is wrong.
+    refuses AI images, a value is missing.
     """
     refuse_channel(asked.channel, asked.values)
     _refuse_expired(asked)
-    chosen = choose(lake.folder, asked.where, asked.terms, asked.today, asked.licences)
     with lake.alone() as connection:
         taken_back = revoked_requests(connection, [row["request_id"] for row in chosen.images])
     left_out = list(chosen.left_out)

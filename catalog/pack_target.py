@@ -120,8 +120,6 @@ class ArchiveTarget:
         """Ends the archive and flushes it."""
         self.writer.write(self.form.end(self.writer.offset))
         sha256 = self.writer.finish()
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
         if self.path.exists():
             with self.path.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -34,10 +34,6 @@ _IMAGES = (
     "SELECT * EXCLUDE (recorded_at, reviewed_at) FROM images SEMI JOIN wanted USING (request_id) "
     'ORDER BY sku, "index", request_id'
 )
-_TERMS = (
-    "SELECT DISTINCT terms FROM images SEMI JOIN wanted USING (request_id) "
-    "WHERE cleared AND terms IS NOT NULL"
-)
 
 
 @dataclass(frozen=True)
@@ -58,17 +54,43 @@ class Selection:
     left_out: tuple[LeftOut, ...]
 
 
-def choose(
-    folder: Path, where: str, terms: UsageTerms, today: date, licences: Licences | None = None
-) -> Selection:
-    """Of the images that `where` names, those that may be given under `terms` on `today` (UTC).
+@dataclass(frozen=True)
+class Named:
+    """The catalog as it was at one moment, isolated, and the rows of `images` that a WHERE names,
+    by sku, index and request id."""
 
-    `where` is a condition over the view `images`, checked like any auditor's SQL. Both parts come
-    by sku, index and request id. `licences` is the table to judge by, default the shipped one.
-    Raises InputError for a wrong condition.
+    connection: duckdb.DuckDBPyConnection = field(repr=False)
+    folder: Path
+    rows: tuple[Mapping[str, Any], ...]
+
+
+@contextmanager
+def named(folder: Path, where: str) -> Iterator[Named]:
+    """What `where` names: a condition over the view `images`, checked like any auditor's SQL.
+
+    Raises InputError for a wrong condition, SetupError when there is no catalog.
     """
-    with _named(folder, where) as (connection, request_ids):
-        judged = patiently(lambda: judge(connection, request_ids, terms, today, licences), folder)
+    limits = Limits()
+    with isolated(folder, limits) as connection:
+        # The line break ends a comment that the condition may finish with.
+        sql = f"SELECT request_id FROM images WHERE (\n{where}\n)"
+        found = select(connection, sql, {}, limits, folder).table.column("request_id")
+        request_ids = [str(name) for name in found.to_pylist()]
+        rows = patiently(lambda: _rows(connection, request_ids), folder)
+        yield Named(connection, folder, tuple(rows))
+
+
+def choose(
+    found: Named, terms: UsageTerms, today: date, licences: Licences | None = None
+) -> Selection:
+    """Of the images that were named, those that may be given under `terms` on `today` (UTC).
+
+    Both parts come in the order of the rows. `licences` is the table to judge by, default the
+    shipped one.
+    """
+    judged = patiently(
+        lambda: _judged(found.connection, found.rows, terms, today, licences), found.folder
+    )
     return Selection(
         tuple(row for row, reasons in judged if not reasons),
         tuple(left_out_because(row, reasons) for row, reasons in judged if reasons),
@@ -84,9 +106,18 @@ def judge(
 ) -> list[tuple[Mapping[str, Any], list[str]]]:
     """These requests' rows of `images`, each with why it may not be given; no reason: it may.
 
-    Asked when images are chosen, and again in the transaction that records them.
+    Asked again in the transaction that records a pack.
     """
-    (images,) = _rows(connection, request_ids, _IMAGES)
+    return _judged(connection, _rows(connection, request_ids), terms, today, licences)
+
+
+def _judged(
+    connection: duckdb.DuckDBPyConnection,
+    images: Sequence[Mapping[str, Any]],
+    terms: UsageTerms,
+    today: date,
+    licences: Licences | None,
+) -> list[tuple[Mapping[str, Any], list[str]]]:
     refused = {row["request_id"]: _not_cleared(row) for row in images}
     cleared = [row for row in images if not refused[row["request_id"]]]
     own = {row["request_id"]: _terms(row) for row in cleared}
@@ -104,25 +135,16 @@ def judge(
     return [(row, refused[row["request_id"]]) for row in images]
 
 
-def own_terms(folder: Path, where: str) -> tuple[UsageTerms, ...]:
-    """The different usage terms of the cleared images that `where` names, by their ids.
-
-    Raises InputError for a wrong condition.
-    """
-    with _named(folder, where) as (connection, request_ids):
-        (rows,) = patiently(lambda: _rows(connection, request_ids, _TERMS), folder)
-    found = {terms for terms in map(_terms, rows) if isinstance(terms, UsageTerms)}
-    return tuple(sorted(found, key=UsageTerms.model_dump_json))
+def own_terms(found: Named) -> tuple[UsageTerms, ...]:
+    """The different usage terms of the cleared images that were named, by their ids."""
+    texts = {row["terms"] for row in found.rows if row["cleared"] and row["terms"] is not None}
+    own = {terms for terms in map(_parsed, texts) if isinstance(terms, UsageTerms)}
+    return tuple(sorted(own, key=UsageTerms.model_dump_json))
 
 
-def without_terms(folder: Path, where: str) -> tuple[LeftOut, ...]:
-    """Of the images that `where` names, those that offer no usage terms, each with the reason.
-
-    Raises InputError for a wrong condition.
-    """
-    with _named(folder, where) as (connection, request_ids):
-        (rows,) = patiently(lambda: _rows(connection, request_ids, _IMAGES), folder)
-    told = [(row, _not_cleared(row) or _without_terms(row)) for row in rows]
+def without_terms(found: Named) -> tuple[LeftOut, ...]:
+    """Of the images that were named, those that offer no usage terms, each with the reason."""
+    told = [(row, _not_cleared(row) or _without_terms(row)) for row in found.rows]
     return tuple(left_out_because(row, reasons) for row, reasons in told if reasons)
 
 
@@ -131,24 +153,13 @@ def left_out_because(row: Mapping[str, Any], reasons: Sequence[str]) -> LeftOut:
     return LeftOut(row["request_id"], row["sku"], row["index"], tuple(reasons))
 
 
-@contextmanager
-def _named(folder: Path, where: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
-    """The catalog as it is now, isolated, and the ids of the requests that `where` names."""
-    limits = Limits()
-    with isolated(folder, limits) as connection:
-        # The line break ends a comment that the condition may finish with.
-        sql = f"SELECT request_id FROM images WHERE (\n{where}\n)"
-        named = select(connection, sql, {}, limits, folder).table.column("request_id")
-        yield connection, [str(name) for name in named.to_pylist()]
-
-
 def _rows(
-    connection: duckdb.DuckDBPyConnection, request_ids: Iterable[str], *queries: str
-) -> list[list[dict[str, Any]]]:
-    """What each query finds; in them, `wanted` is the table of these request ids."""
+    connection: duckdb.DuckDBPyConnection, request_ids: Iterable[str]
+) -> list[dict[str, Any]]:
     connection.register("wanted", text_table(request_id=list(request_ids)))
     try:
-        return [connection.execute(sql).to_arrow_table().to_pylist() for sql in queries]
+        rows: list[dict[str, Any]] = connection.execute(_IMAGES).to_arrow_table().to_pylist()
+        return rows
     finally:
         connection.unregister("wanted")
 

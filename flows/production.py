@@ -319,11 +319,18 @@ class Production:
             index_signed(self._lake)
         finally:
             signed = write_checkpoint(
-                self._lake, place_of(self.settings), f"run {self.run_id}", witnesses
+                self._lake,
+                place_of(self.settings),
+                f"run {self.run_id}",
+                witnesses,
+                self.settings.signing.timestamp_url,
             )
         for witness in signed.unreached:
             # The run is whole, and the witness gets it with the next checkpoint.
             _log.warning("the ledger's checkpoint did not reach its witness %s", witness)
+        if signed.unstamped:
+            # The next checkpoint, which covers all before it, gets its stamp.
+            _log.warning("the ledger's checkpoint has no time stamp of %s", signed.unstamped)
 
     def _remember(self, images: NDArray[np.uint8], produced: list[Produced]) -> None:
         """Later images are compared with those that are catalogued, not with failed ones."""

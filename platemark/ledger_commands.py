@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.errors import SetupError
 from pipeline.settings import Settings, load_settings
 from platemark.display import err, out, print_json, print_rows, words
 from platemark.options import AsJson, Workspace
 
 if TYPE_CHECKING:
+    from catalog.ledger_checkpoints import Signed
     from catalog.ledger_notes import Verifier
+    from catalog.ledger_stamps import Stamps
 
 ledger = typer.Typer(help="The catalog's tamper-evident log.", no_args_is_help=True)
 
@@ -40,6 +43,10 @@ def verify(
     ] = None,
     key: Keys = None,
     files: Annotated[bool, typer.Option(help="Hash the image files too.")] = True,
+    trust_stamps: Annotated[
+        list[Path] | None,
+        typer.Option("--trust-stamps", help="A list of PEM roots of time-stamp authorities."),
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,14 +57,16 @@ def verify(
 
     from catalog.lake import reading
     from catalog.ledger_files import verify_files
+    from catalog.ledger_stamps import authority_roots
     from catalog.ledger_verify import verify_ledger
 
     settings = load_settings(workspace)
     notes = _kept_notes(settings, kept or [])
+    authorities = authority_roots(settings, trust_stamps or [])
     with reading(settings.catalog) as lake, Progress(console=err, transient=True) as bar:
         task = bar.add_task("Hashing rows", total=None)
         verifiers = _verifiers(settings, key)
-        answer = verify_ledger(lake, verifiers, notes)
+        answer = verify_ledger(lake, verifiers, notes, authorities)
         if files:
             bar.update(task, description="Hashing files")
             read, found = verify_files(
@@ -71,6 +80,7 @@ def verify(
             f"{answer.rows:,} rows, {answer.files:,} files, {answer.entries:,} entries, "
             f"{answer.checkpoints} checkpoints"
         )
+        _print_stamps(answer.time_stamps)
         if answer.found_rows:
             out.print(f"{answer.found_rows:,} rows were there before the ledger was")
         if answer.erased_rows:
@@ -109,19 +119,43 @@ def checkpoint(
     from catalog.lake import writing
     from catalog.ledger import place_of
     from catalog.ledger_checkpoints import write_checkpoint
+    from catalog.ledger_notes import opened
+    from catalog.ledger_stamps import authority_roots, stamp_json
+    from pipeline.timestamp_token import StampError, read_stamp
 
     settings = load_settings(workspace)
+    place, authorities = place_of(settings), authority_roots(settings)
     with writing(settings.catalog) as lake:
-        made = write_checkpoint(lake, place_of(settings), "by hand", witness or [])
+        made = write_checkpoint(
+            lake, place, "by hand", witness or [], settings.signing.timestamp_url
+        )
+    said = opened(made.note, _verifiers(settings, None))
+    try:
+        stamp = read_stamp(said.stamp, said.root, authorities) if said.stamp else None
+    except StampError as error:
+        raise SetupError(
+            f"the last checkpoint's time stamp {error}: see `platemark ledger verify`"
+        ) from None
     if as_json:
         print_json(
-            {"size": made.size, "note": made.note, "new": made.fresh, "unreached": made.unreached}
+            {
+                "size": made.size,
+                "note": made.note,
+                "new": made.fresh,
+                "time_stamp": stamp and stamp_json(stamp),
+                "unstamped": made.unstamped or None,
+                "unreached": made.unreached,
+            }
         )
     else:
-        out.print(made.note.rstrip("\n"))
+        # Whole for a file; nobody reads the thousands of characters of a stamp.
+        out.print(_without_stamp(made.note) if out.is_terminal else made.note.rstrip("\n"))
+        if stamp:
+            err.print(f"Time-stamped at {stamp.time.isoformat()} by {stamp.authority}")
+    _warn_unstamped(made)
     for one in made.unreached:
         err.print(f"Not told: {one}", style="yellow")
-    if made.unreached:
+    if made.unreached or made.unstamped:
         raise typer.Exit(1)
 
 
@@ -144,7 +178,8 @@ def prove(
 
     settings = load_settings(workspace)
     with writing(settings.catalog) as lake:
-        write_checkpoint(lake, place_of(settings), "proof")
+        url = settings.signing.timestamp_url
+        _warn_unstamped(write_checkpoint(lake, place_of(settings), "proof", timestamp_url=url))
     with reading(settings.catalog) as lake:
         # The file that counts: renditions of it have manifests too.
         sha256 = find_asset(lake, asset).sha256
@@ -229,10 +264,34 @@ def erase(
         err.print(f"Kept: {url} is also the file of another image; erase that too", style="yellow")
 
 
+def _print_stamps(stamps: Stamps) -> None:
+    if stamps.last:
+        last = f"{stamps.last.time.isoformat()} by {stamps.last.authority}"
+        out.print(f"{stamps.trusted:,} checkpoints are time-stamped, last at {last}")
+    if stamps.unknown:
+        out.print(
+            f"{stamps.unknown:,} checkpoints have time stamps by authorities that no trust list "
+            f"names ({', '.join(stamps.authorities)}): name their roots with --trust-stamps or "
+            f"trust.time_stamps",
+            style="yellow",
+        )
+
+
+def _without_stamp(note: str) -> str:
+    from catalog.ledger_notes import STAMP_MARK
+
+    lines = note.rstrip("\n").split("\n")
+    return "\n".join(f"{STAMP_MARK}…" if one.startswith(STAMP_MARK) else one for one in lines)
+
+
+def _warn_unstamped(made: Signed) -> None:
+    if made.unstamped:
+        err.print(f"Not time-stamped: {made.unstamped}", style="yellow")
+
+
 def _verifiers(settings: Settings, files: list[Path] | None) -> list[Verifier]:
     from catalog.ledger import place_of
     from catalog.ledger_notes import VERIFIER_FILE, verifier_from_text, verifier_in
-    from pipeline.errors import SetupError
 
     try:
         given = [verifier_from_text(path.read_text("utf-8")) for path in files or []]
@@ -254,7 +313,7 @@ def _kept_notes(settings: Settings, files: list[Path]) -> dict[str, list[str]]:
     from catalog.ledger import place_of
     from catalog.ledger_checkpoints import kept_beside_key
     from catalog.ledger_notes import notes_in
-    from pipeline.errors import Fault, InputError, SetupError
+    from pipeline.errors import Fault, InputError
 
     found: dict[str, list[str]] = {}
     place = place_of(settings)

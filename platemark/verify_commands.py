@@ -97,7 +97,7 @@ def verify(
     from platemark.verify_proof import proofs_in
 
     settings = load_settings(workspace)
-    proofs = proofs_in(proof, ledger_key, settings) if proof else None
+    proofs = proofs_in(proof, ledger_key, settings, trust_stamps or ()) if proof else None
     lists = trust_lists(settings, trust or (), trust_stamps or ())
     listed = _listed(revoked, lists) if revoked else {}
     asked = [find_market(each) for each in market or ()]
@@ -360,6 +360,10 @@ def _print_report(row: dict[str, Any]) -> None:
         out.print(f"         {row['sums']}", style="red")
     if (proof := row["proof"]) and proof["holds"]:
         out.print(f"         the ledger has it since {proof['entered_at']}")
+        if stamp := proof["time_stamp"]:
+            unknown = "" if stamp["trusted"] else ", an authority that no trust list names"
+            by = f"{stamp['authority']}{unknown}"
+            out.print(f"         that ledger is time-stamped at {stamp['time']} by {by}")
     elif proof:
         out.print(f"         {proof['why']}", style="red")
     if row["error"]:

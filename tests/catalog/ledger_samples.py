@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from catalog_samples import produced_of
+from cryptography import x509
 
 from catalog.lake import Lake, reading, writing
 from catalog.ledger import append_rows
@@ -82,19 +83,21 @@ def copied(sample: Path, to: Path) -> Path:
     return to
 
 
-def verified(root: Path, *more: str) -> Verification:
+def verified(root: Path, *more: str, authorities: Sequence[x509.Certificate] = ()) -> Verification:
     """As the command does: the checkpoint beside the key counts, and those kept elsewhere."""
     with reading(root / "catalog") as lake:
-        return verified_in(lake, root, *more)
+        return verified_in(lake, root, *more, authorities=authorities)
 
 
-def verified_in(lake: Lake, root: Path, *more: str) -> Verification:
+def verified_in(
+    lake: Lake, root: Path, *more: str, authorities: Sequence[x509.Certificate] = ()
+) -> Verification:
     kept = kept_beside_key(root / "ledger")
     if more:
         kept["a witness"] = list(more)
     verifier = verifier_in(root / "ledger")
     assert verifier
-    return verify_ledger(lake, [verifier], kept)
+    return verify_ledger(lake, [verifier], kept, authorities)
 
 
 def tampered(root: Path, sql: str) -> list[Finding]:

@@ -9,10 +9,11 @@ from catalog_samples import TERMS, failed_of, produced_of, request_of
 from catalog.export import export
 from catalog.lake import Lake
 from catalog.pack import NothingToExport
-from catalog.selection import own_terms
+from catalog.selection import named, own_terms
 from catalog.write import commit_batch, record_terms
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.terms import UsageTerms
 
 SPRING, OTHER = "campaign = 'spring'", "campaign = 'other'"
 
@@ -38,11 +39,16 @@ def retell(lake: Lake, number: int, campaign: str, **terms: Any) -> None:
     record_terms(lake, [request_of(number, campaign=campaign, terms={**TERMS, **terms})])
 
 
+def terms_of(lake: Lake, where: str) -> tuple[UsageTerms, ...]:
+    with named(lake.folder, where) as found:
+        return own_terms(found)
+
+
 def test_another_campaigns_terms_do_not_disturb(
     shoot: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     for where, id in ((SPRING, "spring-web"), (OTHER, "other-web")):
-        assert [terms.id for terms in own_terms(shoot.folder, where)] == [id]
+        assert [terms.id for terms in terms_of(shoot, where)] == [id]
         for given in (None, id):
             with pytest.raises(NothingToExport, match="missing or unreadable"):
                 export(settings, tmp_path / "a.zip", where, given)
@@ -72,7 +78,7 @@ def test_terms_of_one_id_and_different_content_ask_for_a_file(
 
 def test_terms_that_say_the_same_in_other_words_are_the_same(shoot: Lake) -> None:
     retell(shoot, 2, "spring", exclusive=False, starts=None)
-    assert len(own_terms(shoot.folder, SPRING)) == 1
+    assert len(terms_of(shoot, SPRING)) == 1
 
 
 def test_images_that_offer_no_terms_say_why(

@@ -51,6 +51,25 @@ def test_a_catalog_being_read_cannot_be_changed(folder: Path) -> None:
         lake.transact(lambda connection: connection.execute("DELETE FROM raw.images"))
 
 
+def test_a_catalog_whose_maker_was_stopped_is_made_by_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", stopped)
+        with pytest.raises(KeyboardInterrupt), writing(folder):
+            pass
+    assert not exists(folder) and any((folder / "data").rglob("*.parquet"))
+    with writing(folder) as lake:
+        commit_batch(lake, "run-1", "b1", [produced_of(1)])
+        assert count(lake, "images") == 1
+    (folder / METADATA).unlink()
+    with pytest.raises(SetupError, match="restore it"), writing(folder):
+        pass
+
+
 def test_reading_without_a_catalog_says_how_to_make_one_and_makes_none(folder: Path) -> None:
     with pytest.raises(SetupError, match="platemark run"), reading(folder):
         pass

@@ -19,7 +19,7 @@ from catalog.audit import ask, questions
 from catalog.lake import Lake, writing
 from catalog.licensing import record_input_licences
 from catalog.review import record_review
-from catalog.selection import choose, judge
+from catalog.selection import Selection, choose, judge, named
 from catalog.write import (
     commit_batch,
     insert_table,
@@ -121,16 +121,21 @@ def used(source: str, name: str, digest: str, *says: str, request_id: str | None
     return UsedInput(0, "image", source, name, digest, "image/png", request_id, restrictions=says)
 
 
+def chosen_of(folder: Path, pack: UsageTerms, **options: Any) -> Selection:
+    with named(folder, "true") as found:
+        return choose(found, pack, TODAY, **options)
+
+
 def told(lake: Lake, pack: UsageTerms = PACK, **options: Any) -> dict[str, str]:
     """What `choose` leaves out, with the reasons, by sku."""
-    chosen = choose(lake.folder, "true", pack, TODAY, **options)
+    chosen = chosen_of(lake.folder, pack, **options)
     return {one.sku: " | ".join(one.reasons) for one in chosen.left_out}
 
 
 @cache
 def told_all(folder: Path, pack: UsageTerms) -> dict[str, str]:
     """Every item of a catalog with the reasons that keep it out, none where it goes in."""
-    chosen = choose(folder, "true", pack, TODAY)
+    chosen = chosen_of(folder, pack)
     left_out = {one.sku: " | ".join(one.reasons) for one in chosen.left_out}
     return {row["sku"]: "" for row in chosen.images} | left_out
 
@@ -408,7 +413,7 @@ def test_another_image_of_an_exclusive_sku_is_the_same_item(shelf: Lake) -> None
     made(shelf, 3, sku=first.sku, client="somebody else")
     made(shelf, 4)
     sell(shelf, (1, {}))
-    chosen = choose(shelf.folder, "true", PACK, TODAY)
+    chosen = chosen_of(shelf.folder, PACK)
     assert [(one.sku, one.index) for one in chosen.left_out] == [(first.sku, 0), (first.sku, 1)]
     assert f"gave another image of {first.sku} to rival" in chosen.left_out[1].reasons[0]
     assert {row["client"] for row in chosen.images if row["sku"] == first.sku} == {"somebody else"}

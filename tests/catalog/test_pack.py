@@ -23,7 +23,7 @@ from catalog.pack_check import Files
 from catalog.pack_plan import Asked
 from catalog.read import find_asset
 from catalog.review import record_review
-from catalog.selection import EVERYTHING
+from catalog.selection import EVERYTHING, choose, named
 from catalog.story import story
 from catalog.write import commit_batch, record_terms
 from pipeline.errors import InputError
@@ -86,7 +86,9 @@ class Shoot:
     ) -> Pack:
         asked = Asked(where, terms, load_channel("plain"), today)
         files = Files(verify=self.verify, locate=lambda url: self.root / url)
-        return export_pack(self.lake, out, asked, files, progress)
+        with named(self.lake.folder, where) as found:
+            chosen = choose(found, terms, today)
+        return export_pack(self.lake, out, asked, chosen, files, progress)
 
 
 @pytest.fixture

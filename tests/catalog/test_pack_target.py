@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pack_samples import product, studio
 
 from catalog.export import export
 from catalog.lake import reading
+from catalog.ledger_proof import proofs_of
 from catalog.pack_target import Target, open_target
 from catalog.verified import proven_by_hash
 from pipeline.errors import BusyError, InputError
@@ -89,6 +91,7 @@ def test_a_pack_shows_only_when_it_is_whole(tmp_path: Path, name: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(cut=st.integers(0, 14_000), harm=st.none() | st.integers(0, 14_000))
 @example(cut=944, harm=4)
+@example(cut=1536, harm=155)
 def test_any_part_of_an_archive_is_taken_up_to_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, name: str, cut: int, harm: int | None
 ) -> None:
@@ -160,14 +163,18 @@ def test_memory_stays_bounded(tmp_path: Path, name: str) -> None:
     data = os.urandom(1 << 20)
     target = open_target(str(tmp_path / name), "plan")
     tracemalloc.start()
-    for number in range(60):
+    # More than is given to the disk at once.
+    for number in range(140):
         target.add(f"images/{number}.bin", data, sha256(data))
     target.add(SUMS, b"sums", sha256(b"sums"))
-    target.complete()
+    digest, size = target.complete()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     target.publish()
     assert peak < 16 << 20
+    if name == "pack.zip":
+        written = (tmp_path / name).read_bytes()
+        assert (sha256(written), len(written)) == (digest, size)
 
 
 KILLED = """
@@ -195,6 +202,17 @@ def test_a_killed_export_goes_on_to_the_same_pack(tmp_path: Path) -> None:
     other = export(workspace, tmp_path / "other.zip")
     assert out.read_bytes() == (tmp_path / "other.zip").read_bytes()
     assert pack.sha256 == other.sha256 and pack.images == 8 and not part.exists()
+
+
+def test_proofs_are_of_the_files_that_went_in(tmp_path: Path) -> None:
+    workspace = Settings(workspace=tmp_path / "ws")
+    studio(workspace, [(f"MUG-{n}", product(32, 32)) for n in range(3)])
+    files = sorted(path for path in (tmp_path / "ws" / "assets").rglob("*") if path.is_file())
+    files[1].write_bytes(b"altered")
+    pack = export(workspace, tmp_path / "pack")
+    proofs = proofs_of(json.loads((tmp_path / "pack" / "proofs.json").read_bytes()))
+    assert pack.images == len(proofs) == 2 and files[1].stem not in proofs
+    assert set(proofs) == {sha256(file.read_bytes()) for file in (files[0], files[2])}
 
 
 def test_what_was_read_in_full_is_recorded_and_not_read_again(tmp_path: Path) -> None:

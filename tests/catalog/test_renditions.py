@@ -23,7 +23,7 @@ from catalog.export import export
 from catalog.lake import reading, writing
 from catalog.ledger import place_of
 from catalog.ledger_notes import verifier_in
-from catalog.ledger_proof import check_proof
+from catalog.ledger_proof import check_proof, proofs_of
 from catalog.pack import Pack
 from catalog.read import knows
 from catalog.recover import recover
@@ -169,7 +169,7 @@ def test_the_pack_proves_its_renditions(exported: tuple[Settings, Pack]) -> None
     settings, pack = exported
     sha256 = sha256_of(only(pack))
     with zipfile.ZipFile(pack.path) as archive:
-        proofs = json.loads(archive.read("proofs.json"))
+        proofs = proofs_of(json.loads(archive.read("proofs.json")))
     verifier = verifier_in(place_of(settings))
     assert verifier and set(proofs) == {sha256}
     assert check_proof(proofs[sha256], sha256, [verifier]).asset_sha256 == sha256

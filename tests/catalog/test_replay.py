@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from catalog_samples import failed_of, produced_of, request_of
 from hypothesis import HealthCheck, given, settings
@@ -252,10 +253,8 @@ def test_they_agree_over_attempts_rescores_and_new_terms(
         # The same requests made once more: the first finished attempt counts.
         commit_batch(lake, "run-2", "b1", [changed(each, scores=()) for each in made])
         for number in range(2):
-            known = {
-                request_id: rescored(lake, each, data.draw(VALUES), number)
-                for request_id, each in known.items()
-            }
+            values = {request_id: data.draw(VALUES) for request_id in known}
+            known = rescored(lake, known, values, number)
         terms = {"channels": data.draw(CHANNELS)}
         known = {k: changed(v, request=changed(v.request, terms=terms)) for k, v in known.items()}
         record_terms(lake, [each.request for each in known.values()])
@@ -263,18 +262,31 @@ def test_they_agree_over_attempts_rescores_and_new_terms(
             assert_as_decided(lake, policy, list(known.values()))
 
 
-def rescored(lake: Lake, one: Produced, value: float, number: int) -> Produced:
-    """Its nsfw score measured again, by two detectors at first and by one at last."""
-    new = tuple(
-        Score("nsfw", "concept", value, {"detector": f"new-{each}", "revision": "2"})
-        for each in range(2 - number)
+def rescored(
+    lake: Lake, known: dict[str, Produced], values: dict[str, float], number: int
+) -> dict[str, Produced]:
+    """Their nsfw scores measured again, by two detectors at first and by one at last."""
+    rows = lake.rows(
+        "SELECT request_id, attempt FROM raw.current WHERE request_id IN (FROM known)",
+        known=pa.table({"request_id": list(known)}),
     )
-    (row,) = lake.rows(
-        "SELECT attempt FROM raw.current WHERE request_id = ?", [one.request.request_id]
-    )
-    record_rescores(lake, {(one.request.request_id, row["attempt"]): new})
-    kept = [each for each in one.scores if (each.check, each.name) != ("nsfw", "concept")]
-    return changed(one, scores=(*kept, *new))
+    attempts = {row["request_id"]: row["attempt"] for row in rows}
+    new = {
+        request_id: tuple(
+            Score("nsfw", "concept", value, {"detector": f"new-{each}", "revision": "2"})
+            for each in range(2 - number)
+        )
+        for request_id, value in values.items()
+    }
+    record_rescores(lake, {(each, attempts[each]): scores for each, scores in new.items()})
+    return {
+        request_id: changed(one, scores=(*kept_of(one), *new[request_id]))
+        for request_id, one in known.items()
+    }
+
+
+def kept_of(one: Produced) -> list[Score]:
+    return [each for each in one.scores if (each.check, each.name) != ("nsfw", "concept")]
 
 
 STRICT = {

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from command_line import platemark
+from warm_platemark import Warm
 
 from pipeline.settings import ROOT
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, warm_platemark: Warm) -> Path:
     """A workspace after one run: two images that pass, and two (another brief) that wait."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "items.csv").write_text("sku,thing\nA,red mug\nB,blue vase\n")
@@ -28,7 +29,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Pat
             f"template: 'a {{{{ thing }}}}'\nitems: items.csv\nsteps: 1\ncampaign: {policy}\n"
             "terms: {id: t1, licensor: Acme, channels: [web], expires: 2099-01-01}\n"
         )
-        done = platemark(
+        done = warm_platemark(
             "run", str(folder / f"{policy}-brief.yaml"), "--policy", str(folder / f"{policy}.yaml"),
             "--workspace", str(folder / "ws"), "--json",
         )  # fmt: skip
@@ -132,42 +133,52 @@ def test_settings_faults_name_the_key(tmp_path: Path) -> None:
     assert "batch_size" in done.stderr
 
 
-def test_approval_signs_and_export_takes_what_may_go(workspace: Path, tmp_path: Path) -> None:
-    waiting = json.loads(platemark("review", "list", "-w", str(workspace), "--json").stdout)
+def test_approval_signs_and_export_takes_what_may_go(
+    workspace: Path, tmp_path: Path, warm_platemark: Warm
+) -> None:
+    waiting = json.loads(warm_platemark("review", "list", "-w", str(workspace), "--json").stdout)
     by_sku = {row["sku"]: row["request_id"][:16] for row in waiting}
     assert set(by_sku) == {"A", "B"}
-    early = platemark("export", "-w", str(workspace), "--where", "campaign = 'held'", "-o", "x.zip")
+    early = warm_platemark(
+        "export", "-w", str(workspace), "--where", "campaign = 'held'", "-o", "x.zip"
+    )
     assert early.returncode == 1
     assert "waits for a review" in early.stderr
     why = ("--reason", "our own design", "--reviewer", "Ada", "-w", str(workspace), "--json")
-    approved = json.loads(platemark("review", "approve", by_sku["A"], *why).stdout)
-    verified = platemark("verify", approved["file"], "-w", str(workspace), "--json")
+    approved = json.loads(warm_platemark("review", "approve", by_sku["A"], *why).stdout)
+    verified = warm_platemark("verify", approved["file"], "-w", str(workspace), "--json")
     report = json.loads(verified.stdout)[0]
     assert (report["state"], report["catalog"]["decision"]) == ("Trusted", "approve")
     assert report["policy"]["review"]["reviewer"] == "Ada"
-    assert platemark("review", "reject", by_sku["B"], *why).returncode == 0
-    assert platemark("review", "approve", by_sku["A"], *why).returncode == 2
+    assert warm_platemark("review", "reject", by_sku["B"], *why).returncode == 0
+    assert warm_platemark("review", "approve", by_sku["A"], *why).returncode == 2
     pack = tmp_path / "pack.zip"
-    told = json.loads(platemark("export", "-w", str(workspace), "-o", str(pack), "--json").stdout)
+    told = json.loads(
+        warm_platemark("export", "-w", str(workspace), "-o", str(pack), "--json").stdout
+    )
     assert told["images"] == 3
     assert [left["sku"] for left in told["left_out"]] == ["B"]
     assert "rejected by Ada: our own design" in told["left_out"][0]["reasons"][0]
-    story = json.loads(platemark("show", by_sku["A"], "-w", str(workspace), "--json").stdout)
+    story = json.loads(warm_platemark("show", by_sku["A"], "-w", str(workspace), "--json").stdout)
     assert story["packs"]
     assert story["reviews"][0]["reason"] == "our own design"
-    assert "Ada" in platemark("show", by_sku["A"], "-w", str(workspace)).stdout
+    assert "Ada" in warm_platemark("show", by_sku["A"], "-w", str(workspace)).stdout
 
 
-def test_an_altered_file_does_not_verify_and_is_left_out(workspace: Path, tmp_path: Path) -> None:
+def test_an_altered_file_does_not_verify_and_is_left_out(
+    workspace: Path, tmp_path: Path, warm_platemark: Warm
+) -> None:
     sql = "SELECT url FROM images WHERE cleared ORDER BY sku LIMIT 1"
-    url = platemark("audit", "--sql", sql, "-w", str(workspace)).stdout.split()[1]
+    url = warm_platemark("audit", "--sql", sql, "-w", str(workspace)).stdout.split()[1]
     file = workspace / url
     good = file.read_bytes()
     try:
         file.write_bytes(good[:-40] + b"\0" + good[-39:])
-        assert platemark("verify", str(file), "-w", str(workspace)).returncode == 1
+        assert warm_platemark("verify", str(file), "-w", str(workspace)).returncode == 1
         out = str(tmp_path / "p.zip")
-        told = json.loads(platemark("export", "-w", str(workspace), "-o", out, "--json").stdout)
+        told = json.loads(
+            warm_platemark("export", "-w", str(workspace), "-o", out, "--json").stdout
+        )
         assert any("was altered" in left["reasons"][0] for left in told["left_out"])
     finally:
         file.write_bytes(good)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from command_line import platemark
+from warm_platemark import Warm
 
 from catalog.lake import reading
 from pipeline.settings import load_settings
@@ -63,8 +64,8 @@ def test_the_pack_holds_what_passed_and_verifies(demo: tuple[Path, Any]) -> None
     assert "development certificate" in checked.stdout
 
 
-def test_the_tour_may_be_taken_again(demo: tuple[Path, Any]) -> None:
-    again = platemark("demo", "--workspace", str(demo[0]))
+def test_the_tour_may_be_taken_again(demo: tuple[Path, Any], warm_platemark: Warm) -> None:
+    again = warm_platemark("demo", "--workspace", str(demo[0]))
     assert again.returncode == 0, again.stderr
     assert "40 of 40 were done before" in again.stdout
     assert "starter world" in again.stderr

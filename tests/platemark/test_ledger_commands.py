@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 import typer
+from rich.console import Console
+from timestamp_authority import TimestampAuthority, timestamp_authority
 from typer.testing import CliRunner, Result
 
 from catalog.lake import writing
-from catalog.ledger_notes import opened, verifier_from_text
+from catalog.ledger_notes import opened, signer_in, verifier_from_text
 from catalog.ledger_proof import check_proof
+from pipeline import timestamps
 from pipeline.errors import PlatemarkError
 from platemark import ledger_commands
 
 sys.path.append(str(Path(__file__).parent.parent / "catalog"))
-from ledger_samples import sample
+from ledger_samples import commit, copied, sample
 
 app = typer.Typer()
 ledger_commands.register(app)
@@ -103,6 +110,78 @@ def test_a_witness_by_address_gets_the_note_and_a_dead_one_is_told(made: Path) -
     dead = run(made, "checkpoint", "--witness", address)
     assert dead.exit_code == 1
     assert "Not told" in dead.stderr
+
+
+@pytest.fixture
+def authority(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TimestampAuthority]:
+    """One that the settings name; something new is in the log, to be signed."""
+    with timestamp_authority(tmp_path / "tsa") as serving:
+        (tmp_path / "platemark.toml").write_text(f'signing.timestamp_url = "{serving.url}"\n')
+        monkeypatch.setenv("PLATEMARK_CONFIG", str(tmp_path / "platemark.toml"))
+        with writing(made / "catalog") as lake:
+            commit(lake, [90], tmp_path.name)
+        yield serving
+    timestamps._out_until.clear()
+
+
+def test_a_time_stamp_is_told_in_words_and_verified(
+    made: Path, authority: TimestampAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = run(made, "checkpoint")
+
+    assert signed.exit_code == 0, signed.output
+    verifier = verifier_from_text((made / "ledger" / "verifier.txt").read_text())
+    assert opened(signed.stdout, [verifier]).stamp
+    assert re.fullmatch(r"Time-stamped at 20\S+\+00:00 by Stamps\n", signed.stderr)
+    again = json.loads(run(made, "checkpoint", "--json").stdout)
+    assert (again["new"], again["unstamped"]) == (False, None)
+    assert again["time_stamp"]["authority"] == "Stamps" and not again["time_stamp"]["trusted"]
+
+    (tmp_path / "root.pem").write_bytes(authority.root)
+    known = run(made, "verify", "--trust-stamps", str(tmp_path / "root.pem"), *NO_FILES)
+    assert re.search(r"1 checkpoints are time-stamped, last at 20\S+ by Stamps", known.stdout)
+    unknown = run(made, "verify", *NO_FILES)
+    assert "1 checkpoints have time stamps by authorities that no trust list" in unknown.stdout
+
+    terminal = Console(force_terminal=True, soft_wrap=True, file=io.StringIO())
+    monkeypatch.setattr(ledger_commands, "out", terminal)
+    run(made, "checkpoint")
+    assert isinstance(terminal.file, io.StringIO)
+    assert "\nstamp …\n" in terminal.file.getvalue()
+    assert all(len(line) < 200 for line in terminal.file.getvalue().splitlines())
+
+
+def test_a_last_checkpoint_whose_stamp_does_not_hold_is_told_without_a_traceback(
+    made: Path, authority: TimestampAuthority, tmp_path: Path
+) -> None:
+    root = copied(made, tmp_path / "workspace")
+    signer = signer_in(root / "ledger")
+    said = opened(run(root, "checkpoint").stdout, [signer.verifier])
+    with writing(root / "catalog") as lake:
+        lake.connection.execute(
+            'UPDATE raw.ledger_checkpoints SET checkpoint = ? WHERE "size" = ?',
+            [signer.sign(replace(said, stamp=b"good morning")), said.size],
+        )
+
+    failed = run(root, "checkpoint")
+
+    assert isinstance(failed.exception, PlatemarkError)
+    assert "time stamp is damaged" in str(failed.exception)
+
+
+def test_an_authority_that_is_out_is_told(made: Path, authority: TimestampAuthority) -> None:
+    authority.mood = "refuses"
+
+    signed = run(made, "checkpoint")
+
+    assert signed.exit_code == 1
+    assert f"Not time-stamped: {authority.url}" in signed.stderr
+    verifier = verifier_from_text((made / "ledger" / "verifier.txt").read_text())
+    assert opened(signed.stdout, [verifier]).stamp == b""
+    proven = run(made, "prove", "MUG-00000")
+    assert proven.exit_code == 0 and json.loads(proven.stdout)["checkpoint"]
 
 
 def test_a_work_is_erased_by_name(made: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from warm_platemark import Warm, warm
 
 from pipeline.errors import InputError, SetupError
 from pipeline.settings import ROOT
@@ -29,6 +32,7 @@ CALL = (
     "print('loaded', sorted(heavy), file=sys.stderr)\n"
     "sys.exit(code)"
 )
+Call = Callable[..., subprocess.CompletedProcess[str]]
 LIGHT = "loaded []"
 STARTER = ROOT / "starter" / "references"
 
@@ -95,8 +99,8 @@ def test_a_library_from_its_making_to_its_removals(shop: Shop) -> None:
     assert [work["title"] for work in shop.done("list", "brand")] == ["gold"]
 
 
-def test_sheets_and_caches_that_show_a_removed_work_go_with_it(shop: Shop) -> None:
-    shop.done("create", "brand")
+def test_sheets_and_caches_that_show_a_removed_work_go_with_it(shop: Shop, branded: Path) -> None:
+    shutil.copytree(branded, shop.folder / "ws")
     shop.done("add", "brand", "works.csv", "--licence", "all rights reserved")
     made = [
         shop.folder / "ws" / name
@@ -112,14 +116,22 @@ def test_sheets_and_caches_that_show_a_removed_work_go_with_it(shop: Shop) -> No
     assert [file for file in made if file.exists()] == []
 
 
-def test_for_people_it_is_tables_and_lines(shop: Shop) -> None:
-    shop.done("create", "brand")
+def test_for_people_it_is_tables_and_lines(shop: Shop, branded: Path) -> None:
+    shutil.copytree(branded, shop.folder / "ws")
     result = shop.call("add", "brand", "works.csv", "--licence", "reserved")
     assert "brand: 2 new, 0 changed, 0 known already" in result.stdout
     result = shop.call("list")
     assert "library" in result.stdout and "confirmed" in result.stdout
     result = shop.call("list", "brand")
     assert "Teal mark" in result.stdout and "Fable Ltd" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def branded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a library `brand`, to be copied."""
+    shop = Shop(tmp_path_factory.mktemp("branded"), {})
+    shop.done("create", "brand")
+    return shop.folder / "ws"
 
 
 @pytest.mark.parametrize(
@@ -138,16 +150,16 @@ def test_for_people_it_is_tables_and_lines(shop: Shop) -> None:
     ],
 )
 def test_what_cannot_be_done_says_why_and_loads_nothing_heavy(
-    shop: Shop, arguments: list[str], code: int, said: str
+    shop: Shop, branded: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    shop.done("create", "brand")
+    shutil.copytree(branded, shop.folder / "ws")
     result = shop.call(*arguments)
     assert result.returncode == code
     assert said in result.stderr and LIGHT in result.stderr
 
 
-def test_faulty_works_stop_it_or_are_left_out_and_listed(shop: Shop) -> None:
-    shop.done("create", "brand")
+def test_faulty_works_stop_it_or_are_left_out_and_listed(shop: Shop, branded: Path) -> None:
+    shutil.copytree(branded, shop.folder / "ws")
     (shop.folder / "torn.png").write_bytes((shop.folder / "teal.png").read_bytes()[:99])
     with (shop.folder / "works.csv").open("a") as table:
         table.write("torn.png,Torn,Nova AG,protected\ngone.png,Gone,Nova AG,protected\n")
@@ -161,10 +173,23 @@ def test_faulty_works_stop_it_or_are_left_out_and_listed(shop: Shop) -> None:
     assert "works.csv, line 5, file: 'gone.png' is missing" in result.stderr
 
 
-def test_search_by_picture_and_by_words_gives_rows_and_a_sheet(shop: Shop) -> None:
+@pytest.fixture(scope="module")
+def started() -> Iterator[Warm]:
+    with warm("open_clip", "faiss", "duckdb", "catalog.checking") as started:
+        yield started
+
+
+@pytest.fixture
+def heavy(shop: Shop, started: Warm, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """`library` where models are needed."""
+    monkeypatch.chdir(shop.folder)
+    return lambda *arguments: started("library", *arguments, "-w", "ws")
+
+
+def test_search_by_picture_and_by_words_gives_rows_and_a_sheet(shop: Shop, heavy: Call) -> None:
     copy = shop.folder / "copy.jpg"
     Image.open(STARTER / "zanti-2.png").save(copy, quality=80)
-    result = shop.call("search", "starter-protected", "copy.jpg", "--top", "3", "--json")
+    result = heavy("search", "starter-protected", "copy.jpg", "--top", "3", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     first = found["found"][0]
@@ -172,20 +197,20 @@ def test_search_by_picture_and_by_words_gives_rows_and_a_sheet(shop: Shop) -> No
     assert first["cosine"] > 0.95 and first["pdq"] < 31
     with Image.open(found["sheet"]) as sheet:
         assert sheet.format == "JPEG" and sheet.width > 500
-    result = shop.call("search", "starter-protected", "a red mug")
+    result = heavy("search", "starter-protected", "a red mug")
     assert result.returncode == 0, result.stderr
     assert "counts as" in result.stdout and ".jpg" in result.stdout
-    result = shop.call("search", "starter-protected", "gone.png")
+    result = heavy("search", "starter-protected", "gone.png")
     assert result.returncode == InputError.exit_code and "no such picture" in result.stderr
     listed = json.loads(shop.call("list", "--json").stdout)
     (models,) = (row["models"] for row in listed)
     assert list(models.values()) == [18] and next(iter(models)).startswith("starter-clip ")
 
 
-def test_add_embeds_at_once_when_asked(shop: Shop) -> None:
-    shop.done("create", "brand")
+def test_add_embeds_at_once_when_asked(shop: Shop, branded: Path, heavy: Call) -> None:
+    shutil.copytree(branded, shop.folder / "ws")
     arguments = ("add", "brand", "works.csv", "--licence", "x", "--model", "starter-clip")
-    result = shop.call(*arguments)
+    result = heavy(*arguments)
     assert result.returncode == 0, result.stderr
     (row,) = (row for row in shop.done("list") if row["library"] == "brand")
     assert list(row["models"].values()) == [2]

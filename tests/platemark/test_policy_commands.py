@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import yaml
-from command_line import platemark
 from PIL import Image
+from warm_platemark import Warm, warm
 
 from pipeline.settings import ROOT
 
+Call = Callable[..., CompletedProcess[str]]
 REFERENCES = ROOT / "starter" / "references"
 POLICY = """\
 policy: house
@@ -35,6 +36,12 @@ folders:
 """
 
 
+@pytest.fixture(scope="module")
+def platemark() -> Iterator[Warm]:
+    with warm("open_clip", "catalog.checking", "duckdb") as started:
+        yield started
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     (tmp_path / "good").mkdir()
@@ -47,11 +54,13 @@ def house(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *arguments: object) -> Any:
-    return platemark(*arguments, "--workspace", folder / "workspace")
+@pytest.fixture
+def run(platemark: Warm) -> Call:
+    """A command with its workspace in the folder that is given first."""
+    return lambda folder, *arguments: platemark(*arguments, "--workspace", folder / "workspace")
 
 
-def test_show_gives_each_value_and_the_file_it_is_from(house: Path) -> None:
+def test_show_gives_each_value_and_the_file_it_is_from(house: Path, platemark: Warm) -> None:
     done = platemark("policy", "show", house / "house.yaml", "--effective", "--json")
     values = {each["key"]: each for each in json.loads(done.stdout)["values"]}
     assert values["rules.quality.contrast.block"]["value"] == "below 0.02"
@@ -63,7 +72,9 @@ def test_show_gives_each_value_and_the_file_it_is_from(house: Path) -> None:
     assert yaml.safe_load(shown.stdout)["policy"] == "house"
 
 
-def test_check_names_every_fault_with_its_line_and_tells_what_is_lacking(house: Path) -> None:
+def test_check_names_every_fault_with_its_line_and_tells_what_is_lacking(
+    house: Path, run: Call
+) -> None:
     bad = house / "bad.yaml"
     bad.write_text(POLICY.replace("block: {below: 0.02}", "blok: {below: 0.02}"))
     done = run(house, "policy", "check", "retail", house / "house.yaml", bad)
@@ -73,7 +84,7 @@ def test_check_names_every_fault_with_its_line_and_tells_what_is_lacking(house: 
     assert "no library 'protected'" in done.stdout
 
 
-def test_diff_says_what_is_stricter(house: Path) -> None:
+def test_diff_says_what_is_stricter(house: Path, platemark: Warm) -> None:
     other = house / "other.yaml"
     other.write_text(POLICY.replace("0.02", "0.04"))
     done = platemark("policy", "diff", house / "house.yaml", other, "--json")
@@ -89,7 +100,7 @@ def test_diff_says_what_is_stricter(house: Path) -> None:
     assert platemark("policy", "diff", "starter", "starter").returncode == 0
 
 
-def test_a_policy_is_tested_on_labelled_examples(house: Path) -> None:
+def test_a_policy_is_tested_on_labelled_examples(house: Path, run: Call) -> None:
     done = run(house, "policy", "test", house / "house.yaml")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "6 of 6 are as stated" in done.stdout
@@ -107,7 +118,7 @@ def test_a_policy_is_tested_on_labelled_examples(house: Path) -> None:
     ],
 )
 def test_what_is_not_as_stated_is_told(
-    house: Path, old: str, new: str, code: int, words: str
+    house: Path, old: str, new: str, code: int, words: str, run: Call
 ) -> None:
     tests = house / "house.tests.yaml"
     tests.write_text(TESTS.replace(old, new, 1))
@@ -137,7 +148,7 @@ def samples(tmp_path: Path) -> Callable[[], tuple[Path, Path]]:
 
 
 def test_calibrate_gives_bounds_a_plot_and_yaml(
-    tmp_path: Path, samples: Callable[[], tuple[Path, Path]]
+    tmp_path: Path, samples: Callable[[], tuple[Path, Path]], run: Call
 ) -> None:
     bad, good = samples()
     plot = tmp_path / "plot.png"
@@ -170,6 +181,7 @@ def test_calibrate_refuses_what_it_cannot_do(
     samples: Callable[[], tuple[Path, Path]],
     arguments: list[str],
     words: str,
+    run: Call,
 ) -> None:
     bad, good = samples()
     done = run(tmp_path, "calibrate", *arguments, "--known-bad", bad, "--known-good", good)
@@ -178,7 +190,7 @@ def test_calibrate_refuses_what_it_cannot_do(
 
 
 def test_fidelity_is_calibrated_on_what_each_image_was_to_show(
-    tmp_path: Path, samples: Callable[[], tuple[Path, Path]]
+    tmp_path: Path, samples: Callable[[], tuple[Path, Path]], run: Call
 ) -> None:
     bad, good = samples()
     asked = ["calibrate", "fidelity.text", "--known-bad", bad, "--known-good", good]
@@ -210,7 +222,7 @@ def test_fidelity_is_calibrated_on_what_each_image_was_to_show(
 
 @pytest.mark.parametrize("plot", ["x.jpg", "plot", "folder.png"])
 def test_a_plot_that_cannot_be_written_is_told_before_anything_is_measured(
-    tmp_path: Path, samples: Callable[[], tuple[Path, Path]], plot: str
+    tmp_path: Path, samples: Callable[[], tuple[Path, Path]], plot: str, run: Call
 ) -> None:
     bad, good = samples()
     (tmp_path / "folder.png").mkdir()

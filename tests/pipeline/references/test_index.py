@@ -141,7 +141,7 @@ def test_additions_are_found_at_once_and_call_for_a_rebuild_when_they_are_many(
     index.add(vectors[200:], np.arange(200, 3_000) * 10 + 1)
     assert "3,000 references were added" in index.stale
 
-    rebuild(lists, threads=2)
+    rebuild(lists, threads=1)
     extended = VectorIndex.open(lists, MODEL)
     state = read_state(lists)
     assert state.lists and trained.lists
@@ -155,7 +155,7 @@ def test_additions_are_found_at_once_and_call_for_a_rebuild_when_they_are_many(
 def test_centroids_are_trained_anew_when_the_index_has_doubled(lists: Path) -> None:
     index = VectorIndex.open(lists, MODEL)
     index.add(clustered(13_000, seed=2), np.arange(13_000) * 10 + 1)
-    rebuild(lists, threads=2)
+    rebuild(lists, threads=1)
     state = read_state(lists).lists
     assert state and state.trained_on == 25_000
 

@@ -160,7 +160,7 @@ def test_a_rebuild_that_is_killed_changes_nothing(growing: VectorIndex, folder: 
     process.wait()
     index = VectorIndex.open(folder, MODEL)
     assert (index.kind, len(index)) == ("exact", 60_000)
-    rebuild(folder, threads=2)
+    rebuild(folder, threads=1)
     assert VectorIndex.open(folder, MODEL).kind == "ivf"
     assert not (folder / BUILDING).exists()
 

@@ -45,7 +45,7 @@ def test_a_removed_vector_does_not_stay_as_the_centroid_of_its_list(folder: Path
     vectors = np.concatenate([vectors, np.repeat(alone, 40, axis=0)])
     index = VectorIndex.create(folder, D, MODEL, exact_up_to=1_000)
     index.add(vectors, np.arange(4_040))
-    rebuild(folder, threads=2)
+    rebuild(folder, threads=1)
     path = read_state(folder).file(folder, "faiss")
     assert (InvertedLists(path).centroids() @ alone[0]).max() > 0.9999
     VectorIndex.open(folder, MODEL).remove(np.arange(4_000, 4_040))
