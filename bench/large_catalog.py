@@ -190,7 +190,10 @@ def _later(connection: duckdb.DuckDBPyConnection, count: int) -> None:
         INSERT INTO raw.images BY NAME
         SELECT * REPLACE ({_attempt(str(last))} AS attempt, 'run-again' AS run_id,
                           'again' AS batch_id, 'done' AS state, NULL AS error,
-                          'pass' AS outcome, [] AS reasons)
+                          {_committed(f"{last}::BIGINT", count)} AS recorded_at,
+                          'pass' AS outcome, [] AS reasons, 'signed' AS asset_state,
+                          sha256('again' || seed) AS sha256,
+                          'urn:c2pa:' || md5('again' || seed) AS c2pa_label)
         FROM raw.images WHERE (state = 'failed' AND seed % 400 = 100) OR seed % 10000 = 1
         """
     )

@@ -214,10 +214,10 @@ def _report_edits(settings: Settings, made: list[tuple[str, bytes]]) -> None:
             for request_id, data in made:
                 with Image.open(io.BytesIO(data)) as picture:
                     edited = edit(picture.convert("RGB"), rng)
-                found = recover(lake, edited).matches
-                if found and found[0].request_id == request_id:
-                    kinds[found[0].kind] += 1
-                wrong += bool(found) and found[0].request_id != request_id
+                found = recover(lake, edited).found
+                if found and found.request_id == request_id:
+                    kinds[found.kind] += 1
+                wrong += found is not None and found.request_id != request_id
             each = (time.time() - begun) * 1000 / len(made)
             share = {kind: f"{100 * count / len(made):.1f} %" for kind, count in kinds.items()}
             total = f"{100 * sum(kinds.values()) / len(made):.1f} %"
@@ -233,8 +233,8 @@ def _report_others(settings: Settings, others: Iterator[RgbImage]) -> None:
     with reading(settings.catalog) as lake:
         for pixels in others:
             count += 1
-            if found := recover(lake, _encoded(Image.fromarray(pixels), "JPEG", 90)).matches:
-                false[found[0].kind] += 1
+            if found := recover(lake, _encoded(Image.fromarray(pixels), "JPEG", 90)).found:
+                false[found.kind] += 1
             if count % 1000 == 0:
                 print(f"{count} others, false finds so far {false}", flush=True)
     print(f"others: {count}, falsely found {false}: {100 * sum(false.values()) / count:.2f} %")

@@ -98,7 +98,8 @@ def croissant(pack_id: str, table: pa.Table, manifest: bytes, terms: UsageTerms)
                 "@type": "cr:FileSet",
                 "@id": "image-files",
                 "name": "image-files",
-                "encodingFormat": "image/*",
+                # Readers open by the very type: "image/*" they cannot.
+                "encodingFormat": sorted(set(table.column("mime").to_pylist())),
                 "includes": "images/*",
             },
         ],

@@ -28,12 +28,12 @@ def recover(
     ],
     sidecar: Annotated[
         Path | None,
-        typer.Option("--sidecar", help="Write the best match's manifest store there (.c2pa)."),
+        typer.Option("--sidecar", help="Write its manifest store there (.c2pa)."),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the record of a picture that lost its metadata. Exit code 1 when there is none."""
+    """Find the record of a picture that lost its metadata. Exit code 1 when none is sure."""
     from catalog.lake import reading
     from catalog.read import knows
     from catalog.recover import manifest_store
@@ -48,7 +48,7 @@ def recover(
         with reading(settings.catalog) as lake:
             found = find(lake, data)
             known = knows(lake, [match.asset_sha256 for match in found.matches])
-            store = manifest_store(lake, found.matches[0].label) if found.matches else None
+            store = manifest_store(lake, found.found.label) if found.found else None
     except ImageRefused as refused:
         raise InputError("recover", [Fault(refused.what, str(file), refused.remedy)]) from None
     except OSError as error:
@@ -71,7 +71,9 @@ def recover(
     print_json(told) if as_json else _print(told)
     if found.unread:
         err.print(f"Note: {found.unread}", style="yellow", markup=False)
-    if not found.matches:
+    if found.matches and not found.found:
+        err.print("Nothing is sure: no sidecar is written.", style="yellow")
+    if not found.found:
         raise typer.Exit(1)
 
 

@@ -462,6 +462,7 @@ def test_a_croissant_pack_describes_its_manifest(settings: Settings, tmp_path: P
         for line in files["SHA256SUMS"].decode().splitlines()
     }
     assert by_id["manifest.parquet"]["sha256"] == sums["manifest.parquet"]
+    assert by_id["image-files"]["encodingFormat"] == ["image/png"]
     fields = {each["@id"].removeprefix("images/") for each in told["recordSet"][0]["field"]}
     assert fields == set(files["manifest.csv"].decode().splitlines()[0].split(","))
 

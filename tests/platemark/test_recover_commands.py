@@ -80,6 +80,15 @@ def test_a_picture_that_is_not_ours_exits_1_and_writes_nothing(shop: Shop, tmp_p
     assert not (tmp_path / "b.c2pa").exists()
 
 
+def test_what_is_only_possible_is_told_and_exits_1(shop: Shop, tmp_path: Path) -> None:
+    part, sidecar = tmp_path / "part.jpg", tmp_path / "part.c2pa"
+    part.write_bytes(stripped(unmarked(1), kept=0.9))
+    result = shop.call("recover", str(part), "--sidecar", str(sidecar))
+    assert result.exit_code == 1
+    assert "fingerprint  MUG-00001  possible" in result.output
+    assert "no sidecar" in result.stderr and not sidecar.exists()
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no picture"])
 def test_a_file_that_is_no_picture_is_wrong_input(
     shop: Shop, tmp_path: Path, content: bytes | None

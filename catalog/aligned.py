@@ -1,0 +1,85 @@
+"""Whether a picture shows a stored thumbnail, or a part of it: laid over it, then compared.
+
+A candidate of the fingerprint search (catalog/nearest.py) comes with a rough guess at the part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.images import RgbImage
+from pipeline.soft_binding.fingerprint import Window, pdq_of
+
+WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+_SIDE = 32
+_STEPS = (0.02, 0.01, 0.005)
+"""By how much an edge of the window is moved, as a share of a side."""
+_SMALLEST = 0.85
+"""Of a side: what is cropped further is not looked for."""
+
+_Small = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """How far a picture is from the part of a thumbnail that it shows.
+
+    `difference` is the root mean square colour difference, 0..255, `distance` that of the PDQ
+    hashes, in bits of 256.
+    """
+
+    window: Window
+    difference: float
+    distance: int
+
+
+def aligned(thumbnail: RgbImage, pixels: RgbImage, window: Window) -> Aligned:
+    """Moves the window's edges, one at a time, as long as the picture looks more like the part."""
+    ours, theirs = Image.fromarray(thumbnail), _small(Image.fromarray(pixels))
+    difference = _apart(ours, theirs, window)
+    for step in _STEPS:
+        while True:
+            nearer = min((_apart(ours, theirs, each), each) for each in _moved(window, step))
+            if nearer[0] >= difference:
+                break
+            difference, window = nearer
+    return Aligned(window, difference, _bits_apart(thumbnail, pixels, window))
+
+
+def difference_of(thumbnail: RgbImage, pixels: RgbImage, window: Window = WHOLE) -> float:
+    """Root mean square colour difference, 0..255, of a picture from a part of a thumbnail."""
+    return _apart(Image.fromarray(thumbnail), _small(Image.fromarray(pixels)), window)
+
+
+def _moved(window: Window, step: float) -> list[Window]:
+    """Windows of which one edge is moved by a step; the window itself where none can be."""
+    found = [window]
+    for edge in range(4):
+        for by in (-step, step):
+            moved = [*window[:edge], min(max(window[edge] + by, 0.0), 1.0), *window[edge + 1 :]]
+            left, top, right, bottom = moved
+            if min(right - left, bottom - top) >= _SMALLEST:
+                found.append((left, top, right, bottom))
+    return found
+
+
+def _apart(ours: Image.Image, theirs: _Small, window: Window) -> float:
+    left, top, right, bottom = window
+    box = (left * ours.width, top * ours.height, right * ours.width, bottom * ours.height)
+    apart = _small(ours, box) - theirs
+    return float(np.sqrt(np.mean(apart**2)))
+
+
+def _small(picture: Image.Image, box: tuple[float, float, float, float] | None = None) -> _Small:
+    small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX, box)
+    return np.asarray(small, dtype=np.float32)
+
+
+def _bits_apart(thumbnail: RgbImage, pixels: RgbImage, window: Window) -> int:
+    ours, _ = pdq_of(thumbnail, (window,))
+    theirs, _ = pdq_of(pixels, (WHOLE,))
+    return int(np.bitwise_count(ours ^ theirs).sum())
