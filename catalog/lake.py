@@ -34,6 +34,9 @@ __all__ = ["SCHEMA_VERSION", "Lake", "attached", "exists", "reading", "writing"]
 SCHEMA_VERSION = 4
 DATA = "data"
 _PATIENCE_SECONDS = 120.0
+_READERS_SECONDS = 30
+"""How long a commit waits for who reads the metadata. One that gives up, as DuckDB has it after 5
+seconds, leaves the connection locked against itself for good (measured: DuckLake 1.0)."""
 
 
 class Lake:
@@ -252,7 +255,10 @@ def _attach(
 ) -> None:
     # Small inserts go to Parquet like all others: rows inlined in the metadata would be copied
     # with it for every reader (and changing the limit crashed DuckLake 1.0).
-    options = f"DATA_PATH '{_quoted(data)}/', OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    options = (
+        f"DATA_PATH '{_quoted(data)}/', OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0, "
+        f"META_BUSY_TIMEOUT {_READERS_SECONDS * 1000}"
+    )
     if read_only:
         options += ", READ_ONLY"
     connection.execute(f"ATTACH 'ducklake:sqlite:{_quoted(metadata)}' AS lake ({options})")

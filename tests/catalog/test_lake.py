@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -88,27 +89,56 @@ def test_work_that_fails_leaves_nothing_behind(lake: Lake) -> None:
     assert count(lake, "raw.run_ends") == 1
 
 
-def test_a_catalog_locked_for_too_long_is_busy(folder: Path, lake: Lake) -> None:
-    begin(lake)
+def holding(folder: Path, *statements: str) -> subprocess.Popen[bytes]:
+    """A process that has the metadata open, and runs these statements, until its input ends."""
     code = (
-        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
-        "connection.execute('BEGIN EXCLUSIVE'); print('held', flush=True); sys.stdin.read()"
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "[connection.execute(each).fetchall() for each in sys.argv[2:]];"
+        "print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", code, folder / METADATA],
+        [sys.executable, "-c", code, folder / METADATA, *statements],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     assert other.stdout and other.stdout.readline() == b"held\n"
-    with pytest.raises(BusyError, match="locked by other writers"):
-        lake.transact(
-            lambda connection: connection.execute(
-                "INSERT INTO raw.run_ends (run_id) VALUES ('run-1')"
-            ),
-            patience=0.1,
+    return other
+
+
+def test_a_catalog_locked_for_too_long_is_busy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.lake._READERS_SECONDS", 1)
+    with writing(folder) as lake:
+        begin(lake)
+        other = holding(folder, "BEGIN EXCLUSIVE")
+        with pytest.raises(BusyError, match="locked by other writers"):
+            lake.transact(
+                lambda connection: connection.execute(
+                    "INSERT INTO raw.run_ends (run_id) VALUES ('run-1')"
+                ),
+                patience=0.1,
+            )
+        other.communicate()
+        finish_run(lake, "run-1", "completed")
+
+
+def test_a_commit_and_a_merge_wait_for_a_slow_reader(folder: Path, lake: Lake) -> None:
+    """Longer than the five seconds after which SQLite would give up, and the writer with it."""
+    commit_batch(lake, "run-1", "b1", [produced_of(1)])
+    reads = ("BEGIN", "SELECT count(*) FROM ducklake_snapshot")
+    for number, write in enumerate(
+        (
+            lambda: commit_batch(lake, "run-1", "b2", [produced_of(2)]),
+            lambda: merge_small_files(lake),
         )
-    other.communicate()
-    finish_run(lake, "run-1", "completed")
+    ):
+        other = holding(folder, *reads)
+        threading.Timer(6, other.communicate).start()
+        write()
+        assert other.wait(30) == 0
+        commit_batch(lake, "run-1", f"later-{number}", [produced_of(10 + number)])
+    assert count(lake, "images") == 4
 
 
 def test_a_newer_schema_is_refused(folder: Path) -> None:
