@@ -6,11 +6,13 @@ A candidate of the fingerprint search (catalog/nearest.py) comes with a rough gu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.checks.pdq import Hashes
 from pipeline.images import RgbImage
 from pipeline.soft_binding.fingerprint import Window, pdq_of
 
@@ -22,6 +24,23 @@ _SMALLEST = 0.85
 """Of a side: what is cropped further is not looked for."""
 
 _Small = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is compared with several thumbnails: what that takes is computed once."""
+
+    pixels: RgbImage
+
+    @cached_property
+    def small(self) -> _Small:
+        """Its colours, float32 [32, 32, 3] in 0..255."""
+        return _small(Image.fromarray(self.pixels))
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """Its PDQ hash, uint64 [1, 4]."""
+        return pdq_of(self.pixels, (WHOLE,))[0]
 
 
 @dataclass(frozen=True)
@@ -37,22 +56,22 @@ class Aligned:
     distance: int
 
 
-def aligned(thumbnail: RgbImage, pixels: RgbImage, window: Window) -> Aligned:
+def aligned(thumbnail: RgbImage, picture: Picture, window: Window) -> Aligned:
     """Moves the window's edges, one at a time, as long as the picture looks more like the part."""
-    ours, theirs = Image.fromarray(thumbnail), _small(Image.fromarray(pixels))
-    difference = _apart(ours, theirs, window)
+    ours = Image.fromarray(thumbnail)
+    difference = _apart(ours, picture, window)
     for step in _STEPS:
         while True:
-            nearer = min((_apart(ours, theirs, each), each) for each in _moved(window, step))
+            nearer = min((_apart(ours, picture, each), each) for each in _moved(window, step))
             if nearer[0] >= difference:
                 break
             difference, window = nearer
-    return Aligned(window, difference, _bits_apart(thumbnail, pixels, window))
+    return Aligned(window, difference, _bits_apart(thumbnail, picture, window))
 
 
-def difference_of(thumbnail: RgbImage, pixels: RgbImage, window: Window = WHOLE) -> float:
+def difference_of(thumbnail: RgbImage, picture: Picture, window: Window = WHOLE) -> float:
     """Root mean square colour difference, 0..255, of a picture from a part of a thumbnail."""
-    return _apart(Image.fromarray(thumbnail), _small(Image.fromarray(pixels)), window)
+    return _apart(Image.fromarray(thumbnail), picture, window)
 
 
 def _moved(window: Window, step: float) -> list[Window]:
@@ -67,10 +86,10 @@ def _moved(window: Window, step: float) -> list[Window]:
     return found
 
 
-def _apart(ours: Image.Image, theirs: _Small, window: Window) -> float:
+def _apart(ours: Image.Image, picture: Picture, window: Window) -> float:
     left, top, right, bottom = window
     box = (left * ours.width, top * ours.height, right * ours.width, bottom * ours.height)
-    apart = _small(ours, box) - theirs
+    apart = _small(ours, box) - picture.small
     return float(np.sqrt(np.mean(apart**2)))
 
 
@@ -79,7 +98,6 @@ def _small(picture: Image.Image, box: tuple[float, float, float, float] | None =
     return np.asarray(small, dtype=np.float32)
 
 
-def _bits_apart(thumbnail: RgbImage, pixels: RgbImage, window: Window) -> int:
+def _bits_apart(thumbnail: RgbImage, picture: Picture, window: Window) -> int:
     ours, _ = pdq_of(thumbnail, (window,))
-    theirs, _ = pdq_of(pixels, (WHOLE,))
-    return int(np.bitwise_count(ours ^ theirs).sum())
+    return int(np.bitwise_count(ours ^ picture.hashes).sum())

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from catalog.aligned import WHOLE, aligned, difference_of
+from catalog.aligned import WHOLE, Picture, aligned, difference_of
 from catalog.lake import Lake
 from catalog.nearest import Candidate, nearest
 from pipeline.claim_thumbnail import claim_thumbnail
@@ -93,19 +93,19 @@ def recover(lake: Lake, data: bytes, kinds: Sequence[Kind] | None = None) -> Rec
     """
     sha256 = sha256_of(data)
     wanted = set(kinds or ("bytes", "manifest", "watermark", "fingerprint"))
-    pixels = decode_limited(data)
+    picture = Picture(decode_limited(data))
     if "bytes" in wanted and (rows := _rows(lake, "asset_sha256", [sha256])):
         return Recovered(sha256, tuple(_match("bytes", row, 100) for row in rows))
     matches: list[Match] = []
     if "manifest" in wanted and (labels := labels_in(data)):
         for row in _rows(lake, "label", labels):
-            matches.append(_match("manifest", row, 99, difference=_difference(lake, row, pixels)))
+            matches.append(_match("manifest", row, 99, difference=_difference(lake, row, picture)))
     value, unread = None, None
     if "watermark" in wanted:
-        named, value, unread = _by_watermark(lake, pixels)
+        named, value, unread = _by_watermark(lake, picture)
         matches += named
     if "fingerprint" in wanted and not matches:
-        matches += _by_fingerprint(lake, pixels)
+        matches += _by_fingerprint(lake, picture)
     best = {match.label: match for match in reversed(matches)}
     return Recovered(sha256, tuple(sorted(best.values(), key=_rank)), value, unread)
 
@@ -153,14 +153,14 @@ def labels_in(data: bytes) -> list[str]:
     return [active, *(each for each in store.get("manifests", {}) if each != active)]
 
 
-def _by_watermark(lake: Lake, pixels: RgbImage) -> tuple[list[Match], str | None, str | None]:
+def _by_watermark(lake: Lake, picture: Picture) -> tuple[list[Match], str | None, str | None]:
     """The records that a watermark names, its value, and why one could not be looked for."""
     unread = None
     for each in WATERMARKS.values():
         if not _bears(lake, each):
             continue
         try:
-            reading = each.read(pixels)
+            reading = each.read(picture.pixels)
         # Other signs are left to find it by.
         except SetupError as error:
             unread = str(error)
@@ -173,7 +173,7 @@ def _by_watermark(lake: Lake, pixels: RgbImage) -> tuple[list[Match], str | None
                     row,
                     98,
                     window=reading.window,
-                    difference=_difference(lake, row, pixels, reading.window),
+                    difference=_difference(lake, row, picture, reading.window),
                 )
                 for row in rows
             ]
@@ -193,24 +193,25 @@ def _bears(lake: Lake, watermark: Watermark) -> bool:
     return bool(rows)
 
 
-def _by_fingerprint(lake: Lake, pixels: RgbImage) -> list[Match]:
+def _by_fingerprint(lake: Lake, picture: Picture) -> list[Match]:
     found = []
-    for candidate in nearest(lake, pixels, _CANDIDATES):
+    for candidate in nearest(lake, picture.pixels, _CANDIDATES):
         thumbnail = _thumbnail(lake, candidate.row)
         whole = candidate.window == WHOLE and candidate.distance <= SAME_BITS
         # PDQ is blind to colour and to small shapes; the thumbnail is not.
-        apart = None if thumbnail is None else difference_of(thumbnail, pixels)
-        if whole and (apart is None or apart <= SAME):
+        if thumbnail is None:
+            found += [_of_candidate(candidate)] if whole else []
+        elif whole and (apart := difference_of(thumbnail, picture)) <= SAME:
             found.append(_of_candidate(candidate, apart))
-        elif thumbnail is not None:
-            part = aligned(thumbnail, pixels, candidate.window)
+        else:
+            part = aligned(thumbnail, picture, candidate.window)
             if part.difference <= PART and part.distance <= SAME_BITS:
                 shown = replace(candidate, window=part.window, distance=part.distance)
                 found.append(_possibly(_of_candidate(shown, part.difference)))
-    for row in _rows(lake, "iscc", [iscc_of(pixels)]):
-        apart = _difference(lake, row, pixels)
-        if apart is not None and apart <= SAME:
-            found.append(_match("fingerprint", row, 90, difference=apart))
+    for row in _rows(lake, "iscc", [iscc_of(picture.pixels)]):
+        seen = _difference(lake, row, picture)
+        if seen is not None and seen <= SAME:
+            found.append(_match("fingerprint", row, 90, difference=seen))
     return found
 
 
@@ -282,11 +283,11 @@ def _rows(lake: Lake, column: str, values: Sequence[Any]) -> list[dict[str, Any]
 
 
 def _difference(
-    lake: Lake, row: Mapping[str, Any], pixels: RgbImage, window: Window = WHOLE
+    lake: Lake, row: Mapping[str, Any], picture: Picture, window: Window = WHOLE
 ) -> float | None:
     """How far a picture is from the part of a stored thumbnail it shows, None without one."""
     thumbnail = _thumbnail(lake, row)
-    return None if thumbnail is None else difference_of(thumbnail, pixels, window)
+    return None if thumbnail is None else difference_of(thumbnail, picture, window)
 
 
 def _thumbnail(lake: Lake, row: Mapping[str, Any]) -> RgbImage | None:

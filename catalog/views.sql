@@ -345,9 +345,11 @@ SELECT DISTINCT * FROM (
 CREATE OR REPLACE VIEW reviews AS
 SELECT r.review_id, r.request_id, r.decision, r.reviewer, r.roles, r.reason, r.decided_at,
        r.expires, r.rules, r.asset_sha256,
-       coalesce((epoch_us(r.decided_at)::HUGEINT << 64) + hash(r.review_id) = l.reviewed, false) AS counts
+       coalesce((epoch_us(r.decided_at)::HUGEINT << 64) + hash(r.review_id) = l.reviewed, false)
+           AS counts
 FROM raw.reviews AS r LEFT JOIN (
-    SELECT w.request_id, max((epoch_us(w.decided_at)::HUGEINT << 64) + hash(w.review_id)) AS reviewed
+    SELECT w.request_id,
+           max((epoch_us(w.decided_at)::HUGEINT << 64) + hash(w.review_id)) AS reviewed
     FROM raw.reviews AS w ANTI JOIN raw.superseded AS s ON s.request_id = w.request_id
          AND s.attempt = CASE WHEN w.decision = 'approve' THEN w.attempt END
     GROUP BY w.request_id) AS l USING (request_id);
