@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 
 from catalog.ledger_compare import Finding
 from catalog.ledger_notes import Checkpoint
-from pipeline.errors import Fault, InputError
-from pipeline.settings import Settings
 from pipeline.timestamp_token import Stamp, StampError, read_stamp
 
 
@@ -48,27 +45,6 @@ def stamp_json(stamp: Stamp) -> dict[str, Any]:
         "authority": stamp.authority,
         "trusted": stamp.trusted,
     }
-
-
-def authority_roots(settings: Settings, more: Sequence[Path] = ()) -> tuple[x509.Certificate, ...]:
-    """Roots of time-stamp authorities: those in `settings.trust.time_stamps` and in `more`.
-
-    Not the workspace's own: its development key lies where the ledger's does, and could back-date.
-    A file is PEM, a folder stands for its `.pem` files. Raises InputError with every fault.
-    """
-    faults: list[Fault] = []
-    roots: list[x509.Certificate] = []
-    for path in (*settings.trust.time_stamps, *more):
-        for file in sorted(path.glob("*.pem")) if path.is_dir() else [path]:
-            try:
-                roots += x509.load_pem_x509_certificates(file.read_bytes())
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or "holds no PEM certificates"
-                remedy = "name a file of PEM root certificates"
-                faults.append(Fault(str(reason), str(file), remedy))
-    if faults:
-        raise InputError("trust lists", faults)
-    return tuple(dict.fromkeys(roots))
 
 
 def check_stamps(

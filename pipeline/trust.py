@@ -59,16 +59,29 @@ def trust_lists(
     for all its `.pem` files. Raises InputError with every fault of every file.
     """
     faults: list[Fault] = []
-    named: list[tuple[Kind, Path]] = [
-        ("signers", path) for path in (*settings.trust.signers, *signers)
+    read = [
+        *_lists("signers", (*settings.trust.signers, *signers), faults),
+        *_lists("time-stamps", (*settings.trust.time_stamps, *time_stamps), faults),
     ]
-    named += [("time-stamps", path) for path in (*settings.trust.time_stamps, *time_stamps)]
-    read = [_read(kind, file, faults) for kind, path in named for file in _files(path, faults)]
     if faults:
         raise InputError("trust lists", faults)
     own = trust_anchors(settings)
     first = [TrustList(OWN, "signers", own)] if own.strip() else []
-    return _without_repeats([*first, *(each for each in read if each)])
+    return _without_repeats([*first, *read])
+
+
+def authority_roots(settings: Settings, more: Sequence[Path] = ()) -> tuple[x509.Certificate, ...]:
+    """Roots of time-stamp authorities: those in `settings.trust.time_stamps` and in `more`.
+
+    For the ledger's checkpoints. Not the workspace's own: its development key lies where the
+    ledger's does, and could back-date. Raises InputError as `trust_lists` does.
+    """
+    faults: list[Fault] = []
+    read = _lists("time-stamps", (*settings.trust.time_stamps, *more), faults)
+    if faults:
+        raise InputError("trust lists", faults)
+    roots = (root for each in read for root in x509.load_pem_x509_certificates(each.pem))
+    return tuple(dict.fromkeys(roots))
 
 
 def _without_repeats(lists: Sequence[TrustList]) -> Trust:
@@ -85,6 +98,11 @@ def _without_repeats(lists: Sequence[TrustList]) -> Trust:
         if new:
             kept.append(TrustList(each.name, each.kind, b"".join(new)))
     return tuple(kept)
+
+
+def _lists(kind: Kind, paths: Iterable[Path], faults: list[Fault]) -> list[TrustList]:
+    files = (file for path in paths for file in _files(path, faults))
+    return [found for file in files if (found := _read(kind, file, faults))]
 
 
 def _files(path: Path, faults: list[Fault]) -> Iterable[Path]:

@@ -57,8 +57,8 @@ def verify(
 
     from catalog.lake import reading
     from catalog.ledger_files import verify_files
-    from catalog.ledger_stamps import authority_roots
     from catalog.ledger_verify import verify_ledger
+    from pipeline.trust import authority_roots
 
     settings = load_settings(workspace)
     notes = _kept_notes(settings, kept or [])
@@ -120,8 +120,9 @@ def checkpoint(
     from catalog.ledger import place_of
     from catalog.ledger_checkpoints import write_checkpoint
     from catalog.ledger_notes import opened
-    from catalog.ledger_stamps import authority_roots, stamp_json
+    from catalog.ledger_stamps import stamp_json
     from pipeline.timestamp_token import StampError, read_stamp
+    from pipeline.trust import authority_roots
 
     settings = load_settings(workspace)
     place, authorities = place_of(settings), authority_roots(settings)

@@ -61,7 +61,7 @@ def proofs_in(
     from catalog.ledger import place_of
     from catalog.ledger_notes import verifier_from_text, verifier_in
     from catalog.ledger_proof import proofs_of
-    from catalog.ledger_stamps import authority_roots
+    from pipeline.trust import authority_roots
 
     if key is not None:
         text = Path(key).read_text("utf-8") if Path(key).is_file() else key

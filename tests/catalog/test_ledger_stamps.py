@@ -18,12 +18,12 @@ from catalog.lake import Lake, reading, writing
 from catalog.ledger_checkpoints import Signed, write_checkpoint
 from catalog.ledger_notes import LAST_FILE, Checkpoint, NoteError, Signer, opened, signer_in
 from catalog.ledger_proof import ProofError, check_proof, inclusion_proofs
-from catalog.ledger_stamps import authority_roots
 from pipeline import timestamps
 from pipeline.errors import InputError
 from pipeline.keys import init_development_keys
 from pipeline.settings import Settings
 from pipeline.timestamps import ask_stamp
+from pipeline.trust import authority_roots
 
 
 @pytest.fixture(scope="module")
