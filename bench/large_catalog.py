@@ -43,6 +43,16 @@ SCORES = {
     ("copying", "descriptor@logos"): f"0.8 * {_UNIFORM.format(6)} ** 3",
 }
 """Values by name; most pass."""
+_RANKED = (
+    (
+        "duplicate_distance",
+        f"if({SCORES['duplicates', 'exact']} = 1, 0, {SCORES['duplicates', 'near']})",
+    ),
+    ("nearest_pdq", "256"),
+    ("nearest_clip", SCORES["similarity", "nearest"]),
+    ("nearest_descriptor", SCORES["copying", "descriptor@logos"]),
+)
+"""The columns of catalog/ranks.py."""
 SIGNATURES = ("00000000000000a1", "00000000000000a2")
 """The detector of `nsfw` had other weights for the first half."""
 
@@ -93,6 +103,7 @@ def _images(
         else f"""'{{"detector":"{check}","revision":"1"}}'"""
         for (check, _), score in SCORES.items()
     )
+    ranked = ", ".join(f"({value})::DOUBLE AS {name}" for name, value in _RANKED)
     made_from = recipes() if whole else "'text-to-image' AS mode, NULL AS recipe"
     connection.execute(
         f"""
@@ -145,7 +156,8 @@ def _images(
                    if(i % 3 = 0, 't', 'a') AS terms_id,
                    current_date - 30 + (i // 50000)::INTEGER * 7 AS expires,
                    if(i < {count // 2}, '{SIGNATURES[0]}', '{SIGNATURES[1]}') AS signature,
-                   [{values}] AS "values", [{evidence}] AS evidence
+                   [{values}] AS "values", [{evidence}] AS evidence, {ranked},
+                   if(NOT failed AND h BETWEEN 3 AND 7, 2, 0) AS urgency
             FROM range({first}, {end}) AS t(i))
         """
     )
@@ -191,7 +203,7 @@ def _later(connection: duckdb.DuckDBPyConnection, count: int) -> None:
         SELECT * REPLACE ({_attempt(str(last))} AS attempt, 'run-again' AS run_id,
                           'again' AS batch_id, 'done' AS state, NULL AS error,
                           {_committed(f"{last}::BIGINT", count)} AS recorded_at,
-                          'pass' AS outcome, [] AS reasons, 'signed' AS asset_state,
+                          'pass' AS outcome, 0 AS urgency, [] AS reasons, 'signed' AS asset_state,
                           sha256('again' || seed) AS sha256,
                           'urn:c2pa:' || md5('again' || seed) AS c2pa_label)
         FROM raw.images WHERE (state = 'failed' AND seed % 400 = 100) OR seed % 10000 = 1

@@ -136,7 +136,8 @@ _LATER = (
     INSERT INTO raw.rescored BY NAME
     SELECT request_id, attempt, signature,
            list_transform("values", lambda one, n: if(n = 1, one / 2, one)) AS "values",
-           evidence, now() - INTERVAL 3 DAY AS measured_at
+           evidence, duplicate_distance, nearest_pdq, nearest_clip, nearest_descriptor,
+           now() - INTERVAL 3 DAY AS measured_at
     FROM raw.images WHERE state = 'done' AND seed % 100 = 30
     """,
     """

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from catalog.extensions import load_extensions
+from catalog.extensions import connected
 from catalog.faults import is_contention, setup_error
 from catalog.ledger_pending import enter_pending, forget_pending
 from catalog.metadata import METADATA, exists, metadata_copy
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 __all__ = ["SCHEMA_VERSION", "Lake", "attached", "exists", "reading", "writing"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 DATA = "data"
 _PATIENCE_SECONDS = 120.0
 _READERS_SECONDS = 30
@@ -155,7 +155,7 @@ def writing(folder: Path) -> Iterator[Lake]:
         lake = Lake(folder, connection)
         if _version(connection, folder) < SCHEMA_VERSION:
             lake.transact(_bring_up_to_date)
-            patiently(lambda: connection.execute(_SMALL_ROW_GROUPS), folder)
+            patiently(lambda: _set_row_groups(connection), folder)
         yield lake
 
 
@@ -177,11 +177,8 @@ def attached(
 
     The data path is the folder's own whatever the metadata say, so that a workspace can be moved.
     """
-    import duckdb
-
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False, **config})
+    connection = connected(**config)
     try:
-        load_extensions(connection)
         connection.execute("SET TimeZone = 'UTC'")
         # Its bar would stand between lines that scripts read.
         connection.execute("SET enable_progress_bar = false")
@@ -217,13 +214,17 @@ def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
         _alter(connection, found, _AS_TABLE)
         now = datetime.now(UTC)
         connection.execute("INSERT INTO raw.schema_version VALUES (?, ?)", [SCHEMA_VERSION, now])
-        settle(connection)
-        forget_pending(connection)
-        enter_found(connection)
+        if found < 4:
+            settle(connection)
+            forget_pending(connection)
+            enter_found(connection)
 
 
 def _alter(connection: duckdb.DuckDBPyConnection, found: int, keep: str) -> None:
     for version in range(found + 1, SCHEMA_VERSION + 1):
+        if version == 5 and found < 4:
+            # What version 4 gathers has its columns.
+            continue
         connection.execute(_sql(f"upgrade-{version}.sql"))
         for name in _GATHERED if version == 4 else ():
             connection.execute(keep.format(name=name))
@@ -239,11 +240,18 @@ _AS_TABLE = "CREATE TABLE raw.{name} AS FROM raw.{name}_before_4"
 """For readers, who may not be allowed to write data, and for writers."""
 
 
-# Fetching the images of one item takes a fifth of the time that it takes with DuckDB's 122,880.
-# Settings are refused for tables that the transaction itself made.
-_SMALL_ROW_GROUPS = (
-    "CALL lake.set_option('parquet_row_group_size', 16384, schema => 'raw', table_name => 'images')"
-)
+# Fetching a few rows takes a fifth of the time that it takes with DuckDB's 122,880: the images of
+# an item, the manifest of a recovered file.
+_ROW_GROUPS = {"images": 16384, "manifests": 2048}
+
+
+def _set_row_groups(connection: duckdb.DuckDBPyConnection) -> None:
+    """After the commit: settings are refused for tables that the transaction itself made."""
+    for table, rows in _ROW_GROUPS.items():
+        connection.execute(
+            f"CALL lake.set_option('parquet_row_group_size', {rows}, schema => 'raw', "
+            f"table_name => '{table}')"
+        )
 
 
 def _sql(name: str) -> str:
@@ -276,9 +284,8 @@ def _create(folder: Path) -> None:
     draft = folder / f".{METADATA}.{os.getpid()}-{random.getrandbits(32):08x}"
     try:
         (folder / DATA).mkdir(parents=True, exist_ok=True)
-        connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+        connection = connected()
         try:
-            load_extensions(connection)
             _attach(connection, draft, folder / DATA, read_only=False)
             connection.execute("BEGIN")
             connection.execute(_sql("schema.sql"))
@@ -288,7 +295,7 @@ def _create(folder: Path) -> None:
                 [SCHEMA_VERSION, datetime.now(UTC)],
             )
             connection.execute("COMMIT")
-            connection.execute(_SMALL_ROW_GROUPS)
+            _set_row_groups(connection)
         finally:
             connection.close()
         # If another process was faster, its catalog is the same.

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     import duckdb
 
 
-_URGENCY = "list_max(list_transform(reasons, lambda one: list_position($severities, one.severity)))"
-
-
 @dataclass(frozen=True)
 class Approval:
     """What a reviewer was when deciding, and when an approval ends. `expires` is aware, in UTC."""
@@ -41,10 +38,8 @@ def review_queue(lake: Lake) -> list[dict[str, Any]]:
     rows = lake.rows(
         'SELECT request_id, sku, "index", campaign, client, prompt, sha256, url, mime, policy, '
         "policy_version, policy_digest, reasons, recorded_at, reviewer, approved_until, "
-        f"coalesce({_URGENCY}, 2) AS urgency FROM images WHERE outcome = 'review' "
-        "AND (decision IS NULL OR (decision = 'approve' AND NOT approval_holds)) "
-        'ORDER BY urgency DESC, recorded_at, sku, "index"',
-        {"severities": list(SEVERITIES)},
+        "urgency FROM raw.counted JOIN (SELECT request_key, attempt, urgency FROM raw.waiting) "
+        'USING (request_key, attempt) ORDER BY urgency DESC, recorded_at, sku, "index"'
     )
     return [{**row, "severity": SEVERITIES[row.pop("urgency") - 1]} for row in rows]
 

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from catalog.ranks import nearness, urgency
 from pipeline.records import Asset, Produced, Score, Signed, UsedInput, Verdict
 from pipeline.request import Request, canonical_json
 from pipeline.timestamps import is_stamped
@@ -65,6 +66,7 @@ def batch_tables(
             "generate_ms": one.milliseconds.get("generate"),
             **_request_row(one.request),
             **scores,
+            "urgency": urgency(one.verdict),
         }
         rows["images"].append(row)
         rows["inputs"] += [{**key, **_input_row(used)} for used in one.used]
@@ -83,7 +85,7 @@ def batch_tables(
 
 
 def score_set(scores: Sequence[Score]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row of raw.signatures, and an image's columns `signature`, `values` and `evidence`.
+    """A row of raw.signatures, and an image's columns that tell of its scores.
 
     `detector` and `revision` are each evidence's, to be grouped by.
     """
@@ -97,6 +99,7 @@ def score_set(scores: Sequence[Score]) -> tuple[dict[str, Any], dict[str, Any]]:
         "signature": signature,
         "values": [float(score.value) for score in scores],
         "evidence": [as_json(dict(score.evidence)) for score in scores],
+        **nearness(scores),
     }
 
 
@@ -252,6 +255,8 @@ def _schemas() -> dict[str, pa.Schema]:
         "signature": text,
         "values": pa.list_(real),
         "evidence": pa.list_(text),
+        **dict.fromkeys(("duplicate_distance", "nearest_pdq"), real),
+        **dict.fromkeys(("nearest_clip", "nearest_descriptor"), real),
     }
     columns: dict[str, dict[str, Any]] = {
         "images": {
@@ -272,6 +277,7 @@ def _schemas() -> dict[str, pa.Schema]:
             **terms,
             **score_set,
             **verdict,
+            "urgency": pa.int8(),
             **dict.fromkeys(("sha256", "asset_state", "url", "mime"), text),
             **dict.fromkeys(("made_width", "made_height"), small),
             "size": whole,

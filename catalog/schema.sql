@@ -24,7 +24,8 @@ CREATE TABLE raw.batches (
 -- One row an attempt, wide: what was asked for, its scores, the verdict, and the file that the run
 -- left. All of it is known when it is committed, so that audits need not join. `request_key` is the
 -- first half of `request_id`. Scores are two lists, named by the row of raw.signatures: 10,000,000
--- images have some 100,000,000 scores and a few dozen signatures.
+-- images have some 100,000,000 scores and a few dozen signatures. What audits rank by has columns
+-- (catalog/ranks.py).
 CREATE TABLE raw.images (
     request_id VARCHAR, request_key UUID, attempt VARCHAR, run_id VARCHAR, batch_id VARCHAR,
     state VARCHAR, error VARCHAR, recorded_at TIMESTAMPTZ, milliseconds JSON, generate_ms DOUBLE,
@@ -32,8 +33,9 @@ CREATE TABLE raw.images (
     model VARCHAR, model_revision VARCHAR, prompt VARCHAR, prompt_sha256 VARCHAR,
     negative_prompt VARCHAR, seed BIGINT, width INTEGER, height INTEGER, steps INTEGER,
     guidance DOUBLE, scheduler VARCHAR, terms JSON, terms_id VARCHAR, expires DATE, recipe JSON,
-    signature VARCHAR, "values" DOUBLE[], evidence JSON[],
-    outcome VARCHAR, policy VARCHAR, policy_version VARCHAR, policy_digest VARCHAR,
+    signature VARCHAR, "values" DOUBLE[], evidence JSON[], duplicate_distance DOUBLE,
+    nearest_pdq DOUBLE, nearest_clip DOUBLE, nearest_descriptor DOUBLE,
+    outcome VARCHAR, urgency TINYINT, policy VARCHAR, policy_version VARCHAR, policy_digest VARCHAR,
     reasons STRUCT(outcome VARCHAR, rule VARCHAR, "text" VARCHAR, score DOUBLE, bound DOUBLE,
                    evidence JSON, severity VARCHAR, declared VARCHAR, detector VARCHAR,
                    revision VARCHAR)[],
@@ -47,6 +49,7 @@ CREATE TABLE raw.signatures (
 -- All scores of an image after some were measured again.
 CREATE TABLE raw.rescored (
     request_id VARCHAR, attempt VARCHAR, signature VARCHAR, "values" DOUBLE[], evidence JSON[],
+    duplicate_distance DOUBLE, nearest_pdq DOUBLE, nearest_clip DOUBLE, nearest_descriptor DOUBLE,
     measured_at TIMESTAMPTZ, salt BLOB);
 -- Files made later than by the run: of an approved image, of one that a replay let pass.
 CREATE TABLE raw.later_files (

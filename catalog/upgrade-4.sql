@@ -41,7 +41,8 @@ SELECT r.request_id, left(r.request_id, 32)::UUID AS request_key, r.attempt, r.r
        coalesce(s.evidence, []) AS evidence, v.outcome, v.policy, v.policy_version, v.policy_digest,
        v.reasons, a.sha256, a.state AS asset_state, a.url, a.mime, a.width AS made_width,
        a.height AS made_height, a.size, a.pixels_sha256, a.perceptual_hash, m.label AS c2pa_label,
-       m.certificate
+       m.certificate, NULL::DOUBLE AS duplicate_distance, NULL::DOUBLE AS nearest_pdq,
+       NULL::DOUBLE AS nearest_clip, NULL::DOUBLE AS nearest_descriptor, NULL::TINYINT AS urgency
 FROM raw.requests AS r
 LEFT JOIN (FROM raw.measured_before_4 WHERE measured_at IS NULL) AS s USING (request_id, attempt)
 LEFT JOIN raw.verdicts AS v USING (request_id, attempt)
@@ -52,7 +53,9 @@ CREATE VIEW raw.signatures_before_4 AS
 SELECT DISTINCT signature, scores FROM raw.measured_before_4
 UNION ALL SELECT left(sha256('[]'), 16), [];
 CREATE VIEW raw.rescored_before_4 AS
-SELECT * EXCLUDE (scores) FROM raw.measured_before_4 WHERE measured_at IS NOT NULL;
+SELECT * EXCLUDE (scores), NULL::DOUBLE AS duplicate_distance, NULL::DOUBLE AS nearest_pdq,
+       NULL::DOUBLE AS nearest_clip, NULL::DOUBLE AS nearest_descriptor
+FROM raw.measured_before_4 WHERE measured_at IS NOT NULL;
 CREATE VIEW raw.later_files_before_4 AS
 SELECT a.*, m.label AS c2pa_label, m.certificate FROM raw.assets AS a
 LEFT JOIN raw.manifests AS m ON m.request_id = a.request_id AND m.attempt = a.attempt

@@ -53,6 +53,7 @@ FROM (
            arg_max_null(policy_version, replayed) AS policy_version,
            arg_max_null(policy_digest, replayed) AS policy_digest,
            arg_max_null(reasons, replayed) AS reasons, arg_max_null(asked, replayed) AS asked,
+           arg_max_null(judged, replayed) AS judged,
            arg_max_null(verdict_at, replayed) AS verdict_at,
            arg_max_null(replay_id, replayed) AS replay_id,
            arg_max_null(decision, reviewed) AS decision,
@@ -80,13 +81,17 @@ FROM (
                terms, terms_id, expires
         FROM raw.terms
         UNION ALL BY NAME
-        SELECT * EXCLUDE (attempt),
-               list_transform(list_filter(reasons, lambda one: one.outcome = 'review'),
-                              lambda one: one.rule) AS asked
-        FROM raw.latest_replayed
-        UNION ALL BY NAME
         SELECT * EXCLUDE (attempt)
         FROM (
+            SELECT left(request_id, 32)::UUID AS request_key, request_id, attempt,
+                   attempt AS judged,
+                   (epoch_us(decided_at)::HUGEINT << 64) + hash(replay_id) AS replayed, outcome,
+                   policy, policy_version, policy_digest, reasons,
+                   list_transform(list_filter(reasons, lambda one: one.outcome = 'review'),
+                                  lambda one: one.rule) AS asked,
+                   decided_at AS verdict_at, replay_id
+            FROM raw.replayed_verdicts
+            UNION ALL BY NAME
             SELECT left(request_id, 32)::UUID AS request_key, request_id,
                    CASE WHEN decision = 'approve' THEN attempt END AS attempt,
                    (epoch_us(decided_at)::HUGEINT << 64) + hash(review_id) AS reviewed, decision,
@@ -114,7 +119,8 @@ SELECT *, coalesce(asset_state = 'signed' AND decision IS DISTINCT FROM 'reject'
 FROM (
     SELECT r.* EXCLUDE (terms, terms_id, expires, outcome, policy, policy_version, policy_digest,
                         reasons, sha256, asset_state, url, mime, size, pixels_sha256,
-                        perceptual_hash, c2pa_label, certificate),
+                        perceptual_hash, c2pa_label, certificate, urgency, duplicate_distance,
+                        nearest_pdq, nearest_clip, nearest_descriptor),
            CASE WHEN s.renewed THEN s.terms ELSE r.terms END AS terms,
            CASE WHEN s.renewed THEN s.terms_id ELSE r.terms_id END AS terms_id,
            CASE WHEN s.renewed THEN s.expires ELSE r.expires END AS expires,
@@ -143,7 +149,11 @@ CREATE OR REPLACE VIEW raw.latest_rescored AS
 SELECT request_id, left(request_id, 32)::UUID AS request_key, attempt,
        arg_max_null(signature, measured_at) AS signature,
        arg_max_null("values", measured_at) AS "values",
-       arg_max_null(evidence, measured_at) AS evidence
+       arg_max_null(evidence, measured_at) AS evidence,
+       arg_max_null(duplicate_distance, measured_at) AS duplicate_distance,
+       arg_max_null(nearest_pdq, measured_at) AS nearest_pdq,
+       arg_max_null(nearest_clip, measured_at) AS nearest_clip,
+       arg_max_null(nearest_descriptor, measured_at) AS nearest_descriptor
 FROM raw.rescored GROUP BY request_id, attempt;
 
 -- One row a model and revision, as last registered.
@@ -274,11 +284,90 @@ QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY registered_at DESC) = 1;
 -- One row a fault of an item that a run went on without.
 CREATE OR REPLACE VIEW refused_items AS SELECT * EXCLUDE (salt) FROM raw.refused_items;
 
--- One row a score of a signature: its place in the lists of an image.
+-- One row a score of a signature: its place in the lists of an image. `signal`: it is one of those of
+-- which raw.ranked has the nearest.
 CREATE OR REPLACE VIEW raw.score_places AS
-SELECT signature, score.check_name, score.name, score.detector, score.revision, place
+SELECT signature, score.check_name, score.name, score.detector, score.revision, place,
+       CASE WHEN score.check_name = 'similarity' AND score.name = 'nearest' THEN 'clip'
+            WHEN score.check_name = 'copying'
+                 AND split_part(score.name, '@', 1) IN ('pdq', 'clip', 'descriptor')
+            THEN split_part(score.name, '@', 1) END AS signal
 FROM (SELECT signature, unnest(scores) AS score, generate_subscripts(scores, 1) AS place
       FROM (SELECT DISTINCT * FROM raw.signatures));
+
+-- Attempts whose scores in raw.images do not count: they do not count, or were measured again.
+CREATE OR REPLACE VIEW raw.outdated AS
+SELECT request_key, attempt FROM raw.superseded
+UNION ALL SELECT left(request_id, 32)::UUID, attempt FROM raw.rescored;
+
+-- What audits rank by (catalog/ranks.py), of images that were measured later than by the run, and of
+-- those that a version before 5 recorded, in whose lists of scores it is. Statistics tell which files
+-- have such rows.
+CREATE OR REPLACE VIEW raw.ranked_otherwise AS
+SELECT request_key, attempt, again,
+       coalesce(duplicate_distance,
+                if("values"[exact] = 1, 0, coalesce(nullif("values"[near], 'nan'::DOUBLE), 256)))
+           AS duplicate_distance,
+       coalesce(nearest_pdq,
+                list_min(list_filter(list_transform(pdq, lambda one: "values"[one]),
+                                     lambda one: NOT isnan(one))), 256) AS nearest_pdq,
+       coalesce(nearest_clip,
+                list_max(list_filter(list_transform(clip, lambda one: "values"[one]),
+                                     lambda one: NOT isnan(one))), -1) AS nearest_clip,
+       coalesce(nearest_descriptor,
+                list_max(list_filter(list_transform(descriptor, lambda one: "values"[one]),
+                                     lambda one: NOT isnan(one))), -1) AS nearest_descriptor
+FROM (
+    FROM (SELECT request_key, attempt, true AS again, signature, "values", duplicate_distance,
+                 nearest_pdq, nearest_clip, nearest_descriptor
+          FROM raw.latest_rescored
+          UNION ALL
+          SELECT request_key, attempt, false, signature, "values", NULL, NULL, NULL, NULL
+          FROM raw.images ANTI JOIN raw.rescored USING (request_id, attempt)
+          WHERE duplicate_distance IS NULL)
+    ANTI JOIN raw.superseded USING (request_key, attempt))
+LEFT JOIN (
+    SELECT signature, max(place) FILTER (check_name = 'duplicates' AND name = 'exact') AS exact,
+           max(place) FILTER (check_name = 'duplicates' AND name = 'near') AS near,
+           list(place) FILTER (signal = 'pdq') AS pdq,
+           list(place) FILTER (signal = 'clip') AS clip,
+           list(place) FILTER (signal = 'descriptor') AS descriptor
+    FROM raw.score_places GROUP BY signature) USING (signature);
+
+-- One row an image, with what audits rank by as last measured; `again`: later than by the run.
+CREATE OR REPLACE VIEW raw.ranked AS
+SELECT request_key, attempt, false AS again, duplicate_distance, nearest_pdq, nearest_clip,
+       nearest_descriptor
+FROM raw.images ANTI JOIN raw.outdated USING (request_key, attempt)
+WHERE duplicate_distance IS NOT NULL
+UNION ALL FROM raw.ranked_otherwise;
+
+-- One row an image that waits for a person's decision, lapsed approvals too, with the verdict that
+-- asks; `urgency` is the greatest severity of its reasons, 1 (low) to 4. Rows of versions before 5
+-- have it in their reasons only.
+CREATE OR REPLACE VIEW raw.waiting AS
+SELECT coalesce(a.request_key, s.request_key) AS request_key,
+       if(s.replayed, s.judged, a.attempt) AS attempt,
+       coalesce(if(s.replayed, NULL, a.urgency),
+                list_max(list_transform(
+                    if(s.replayed, s.reasons, a.reasons),
+                    lambda one: list_position(['low', 'normal', 'high', 'critical'],
+                                              one.severity))), 2) AS urgency,
+       coalesce(s.replayed, false) AS replayed, s.reasons AS replayed_reasons,
+       if(s.replayed, s.policy, a.policy) AS policy,
+       if(s.replayed, s.policy_version, a.policy_version) AS policy_version,
+       if(s.replayed, s.policy_digest, a.policy_digest) AS policy_digest,
+       s.reviewer, s.approved_until, s.remade, s.sha256 AS remade_sha256, s.url AS remade_url
+FROM (
+    FROM (SELECT request_key, attempt, urgency, policy, policy_version, policy_digest
+          FROM raw.images WHERE outcome = 'review' AND urgency IS NOT NULL
+          UNION ALL BY NAME
+          SELECT request_key, attempt, reasons, policy, policy_version, policy_digest
+          FROM raw.images WHERE outcome = 'review' AND urgency IS NULL)
+    ANTI JOIN raw.superseded USING (request_key, attempt)) AS a
+FULL JOIN raw.since AS s ON s.request_key = a.request_key
+WHERE if(s.replayed, s.outcome = 'review', a.request_key IS NOT NULL)
+  AND (s.decision IS NULL OR (s.decision = 'approve' AND NOT s.approval_holds));
 
 -- One row a score, as last measured: `score` is what a policy's rule calls it, check_name.name.
 CREATE OR REPLACE VIEW scores AS

@@ -7,12 +7,11 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    import duckdb
     from warm_platemark import Warm
 
 # Before anything reads settings or imports Prefect: nothing of the developer's own counts here.
@@ -25,40 +24,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PLATEMARK_CONFIG"] = f"{_HOME}/empty.toml"
 os.environ["PREFECT_HOME"] = f"{_HOME}/prefect"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def signatures_checked_once() -> Iterator[None]:
-    """DuckDB checks the signatures of its extensions, 70 MB, in every database: here in the first.
-
-    Later ones come with them loaded, and as everywhere take no unsigned one after that. (Nine
-    tenths of the processor time of opening a catalog are that check.)
-    """
-    import duckdb
-
-    from catalog.extensions import load_extensions
-
-    opened = duckdb.connect
-    checked = False
-
-    def connect(
-        database: str = ":memory:", read_only: bool = False, config: dict[str, Any] | None = None
-    ) -> duckdb.DuckDBPyConnection:
-        nonlocal checked
-        if not checked:
-            with opened() as first:
-                load_extensions(first)
-            checked = True
-        connection = opened(
-            database, read_only, {**(config or {}), "allow_unsigned_extensions": True}
-        )
-        load_extensions(connection)
-        connection.execute("SET allow_unsigned_extensions = false")
-        return connection
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duckdb, "connect", connect)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,42 +1,35 @@
 -- Images that are the same as, or nearly the same as, an earlier one (by the check on duplicates)
 -- $distance = 16: largest Hamming distance of the perceptual hashes, of 256 bits
 -- $limit = 100: at most so many
-WITH places AS (
-    SELECT signature, max(place) FILTER (name = 'exact') AS exact,
-           max(place) FILTER (name = 'near') AS near
-    FROM raw.score_places WHERE check_name = 'duplicates' GROUP BY signature),
-measured AS (
-    SELECT request_key, attempt, false AS again, signature, "values"
-    FROM raw.images ANTI JOIN raw.latest_rescored USING (request_key, attempt)
-         ANTI JOIN raw.superseded USING (request_key, attempt)
-    UNION ALL
-    SELECT request_key, attempt, true, signature, "values"
-    FROM raw.latest_rescored ANTI JOIN raw.superseded USING (request_key, attempt)),
-near AS (
-    SELECT * EXCLUDE (exact, near),
-           unnest([struct_pack(kind := 'exact', place := exact, distance := 0.0),
-                   struct_pack(kind := 'near', place := near, distance := "values"[near])],
-                  recursive := true)
-    FROM measured JOIN places USING (signature)
-    WHERE "values"[exact] = 1 OR "values"[near] <= $distance),
 -- Attempts sort by time.
-nearest AS (
-    SELECT request_key, attempt, again, kind, place, distance FROM near
-    WHERE CASE kind WHEN 'exact' THEN "values"[place] = 1 ELSE distance <= $distance END
-    ORDER BY distance, attempt DESC, request_key, kind LIMIT $limit),
-shown AS (
-    SELECT e.request_id, n.request_key, n.kind, n.distance, e.evidence[n.place] AS evidence
-    FROM nearest AS n JOIN (
-        SELECT request_id, request_key, attempt, false AS again, evidence
-        FROM raw.images SEMI JOIN nearest USING (request_key, attempt)
-        UNION ALL
-        SELECT request_id, request_key, attempt, true, evidence
-        FROM raw.latest_rescored SEMI JOIN nearest USING (request_key, attempt)) AS e
-        USING (request_key, attempt, again)),
+WITH nearest AS (
+    SELECT request_key, attempt, again, duplicate_distance AS distance FROM raw.ranked
+    WHERE duplicate_distance <= $distance
+    ORDER BY distance, attempt DESC, request_key LIMIT $limit),
+found AS (
+    SELECT r.request_id, request_key, attempt, n.again, n.distance, r.signature, r."values",
+           r.evidence
+    FROM raw.images AS r JOIN nearest AS n USING (request_key, attempt)),
+measured AS (
+    SELECT request_id, request_key, distance, signature, "values", evidence
+    FROM found WHERE NOT again
+    UNION ALL
+    SELECT f.request_id, f.request_key, f.distance, a.signature, a."values", a.evidence
+    FROM found AS f JOIN (
+        SELECT request_id, attempt, arg_max(signature, measured_at) AS signature,
+               arg_max("values", measured_at) AS "values",
+               arg_max(evidence, measured_at) AS evidence
+        FROM raw.rescored SEMI JOIN (FROM found WHERE again) USING (request_id, attempt)
+        GROUP BY request_id, attempt) AS a USING (request_id, attempt)),
 told AS (
-    SELECT *, coalesce(evidence ->> '$.duplicate_of.request_id',
-                       evidence ->> '$.nearest.request_id') AS earlier
-    FROM shown),
+    SELECT m.*, if(m."values"[p.exact] = 1, 'exact', 'near') AS kind,
+           if(kind = 'exact', m.evidence[p.exact] ->> '$.duplicate_of.request_id',
+              m.evidence[p.near] ->> '$.nearest.request_id') AS earlier
+    FROM measured AS m JOIN (
+        SELECT signature, max(place) FILTER (name = 'exact') AS exact,
+               max(place) FILTER (name = 'near') AS near
+        FROM raw.score_places WHERE check_name = 'duplicates' GROUP BY signature) AS p
+        USING (signature)),
 tried AS (
     SELECT request_key, attempt FROM raw.images SEMI JOIN (
         SELECT request_key FROM told UNION SELECT TRY_CAST(left(earlier, 32) AS UUID) FROM told)
@@ -50,4 +43,4 @@ SELECT i.sku, i."index", i.campaign, n.kind, n.distance, e.sku AS earlier_sku,
 FROM told AS n
 JOIN seen AS i USING (request_id)
 LEFT JOIN seen AS e ON e.request_id = n.earlier
-ORDER BY n.distance, i.sku, i."index", n.kind
+ORDER BY n.distance, i.sku, i."index"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from catalog_samples import begin, produced_of
 
+from catalog.extensions import connected
 from catalog.faults import is_contention, setup_error
 from catalog.lake import SCHEMA_VERSION, Lake, reading, writing
 from catalog.metadata import METADATA, exists
@@ -182,13 +183,8 @@ def test_lost_data_are_named(folder: Path) -> None:
 
 
 def test_another_lake_is_not_taken_for_a_catalog(folder: Path, tmp_path: Path) -> None:
-    import duckdb
-
-    from catalog.extensions import load_extensions
-
     folder.mkdir()
-    connection = duckdb.connect()
-    load_extensions(connection)
+    connection = connected()
     connection.execute(
         f"ATTACH 'ducklake:sqlite:{folder / METADATA}' AS other (DATA_PATH '{tmp_path}')"
     )

@@ -20,23 +20,28 @@ import pytest
 from catalog_samples import failed_of, produced_of, request_of, sha256
 
 from catalog.audit import Limits, ask, isolated, questions, select
-from catalog.extensions import load_extensions
+from catalog.extensions import connected
 from catalog.lake import DATA, SCHEMA_VERSION, Lake, _attach, reading, writing
+from catalog.ledger_pending import enter_pending, forget_pending
+from catalog.ledger_verify import verify_ledger
 from catalog.libraries import create_library
 from catalog.metadata import METADATA
 from catalog.read import done_request_ids
+from catalog.rescore import record_rescores
 from catalog.rows import batch_tables
 from catalog.story import story
 from catalog.write import commit_batch, insert_row, insert_table
 from pipeline.errors import SetupError
-from pipeline.records import UsedInput
+from pipeline.records import Score, UsedInput
 
-SCHEMAS = {version: Path(__file__).with_name(f"schema-{version}.sql") for version in (1, 2, 3)}
+SCHEMAS = {version: Path(__file__).with_name(f"schema-{version}.sql") for version in (1, 2, 3, 4)}
 """Tables and views as that version of Platemark made them."""
-NEW_COLUMNS = {
+RANKED = ("duplicate_distance", "nearest_pdq", "nearest_clip", "nearest_descriptor")
+NEW_COLUMNS: dict[int, dict[str, list[str]]] = {
     1: {"requests": ["recipe"], "scores": ["detector", "revision"]},
     2: {"scores": ["detector", "revision"]},
     3: {},
+    4: {"images": [*RANKED, "urgency"], "signatures": []},
 }
 """What later versions added to tables that a batch fills."""
 NEW_IN_REASONS = ("severity", "declared", "detector", "revision")
@@ -50,7 +55,7 @@ GIVEN = {
 }
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=[*SCHEMAS])
 def version(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -62,13 +67,14 @@ def earlier_version(version: int, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / DATA).mkdir(parents=True)
     now = datetime.now(UTC)
     produced = [*(produced_of(number) for number in range(5)), failed_of(5)]
-    tables = _narrow(batch_tables("run-1", "b1", "0001", produced, now))
+    tables = batch_tables("run-1", "b1", "0001", produced, now)
+    if version < 4:
+        tables = _narrow(tables)
     for name, columns in NEW_COLUMNS[version].items():
         tables[name] = tables[name].drop_columns(columns)
     if version < 3:
         tables["verdicts"] = _without_later_reasons(tables["verdicts"])
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
-    load_extensions(connection)
+    connection = connected()
     _attach(connection, folder / METADATA, folder / DATA, read_only=False)
     connection.execute("BEGIN")
     connection.execute(SCHEMAS[version].read_text(encoding="utf-8"))
@@ -92,6 +98,10 @@ def earlier_version(version: int, tmp_path_factory: pytest.TempPathFactory) -> P
         "registered_at": now,
     }
     insert_row(connection, "reference_works", work)
+    if version == 4:
+        enter_pending(connection)
+    else:
+        forget_pending(connection)
     connection.execute("COMMIT")
     connection.close()
     return folder
@@ -111,7 +121,7 @@ def _narrow(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     wide = tables.pop("images")
     (names,) = (row["scores"] for row in tables.pop("signatures").to_pylist() if row["scores"])
     elsewhere = {*IN_VERDICTS, *IN_ASSETS, "signature", "values", "evidence", "request_key"}
-    elsewhere |= {"generate_ms", "c2pa_label", "certificate"}
+    elsewhere |= {"generate_ms", "c2pa_label", "certificate", *RANKED, "urgency"}
     tables["requests"] = wide.drop_columns([*elsewhere])
     scores = [
         {key: row[key] for key in KEY}
@@ -221,14 +231,14 @@ def is_as_it_was_made(lake: Lake) -> None:
 
 
 def test_the_fixture_is_of_an_earlier_schema(old: Path, version: int) -> None:
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    connection = connected()
     connection.execute("SET python_enable_replacements = false")
-    load_extensions(connection)
     _attach(connection, old / METADATA, old / DATA, read_only=True)
     later = {
         1: ("raw.inputs", "recipe FROM raw.requests"),
         2: ("raw.libraries", "raw.rescores", "detector FROM raw.scores"),
         3: ("raw.images", "raw.signatures"),
+        4: ("urgency FROM raw.images", "duplicate_distance FROM raw.rescored"),
     }
     for table in later[version]:
         with pytest.raises((duckdb.CatalogException, duckdb.BinderException)):
@@ -334,3 +344,37 @@ def test_a_reader_of_an_old_catalog_sees_what_is_written_later(old: Path) -> Non
         is_as_it_was_made(early)
     with reading(old) as late:
         assert len(images(late)) == 7
+
+
+def test_a_ledger_of_an_earlier_version_still_holds(old: Path, version: int) -> None:
+    with writing(old) as lake:
+        commit_batch(lake, "run-2", "b2", [produced_of(6, "pass")])
+        verified = verify_ledger(lake, [])
+    wrong = {finding.where for finding in verified.findings}
+    # Nobody has signed a checkpoint.
+    assert verified.rows > 6 and wrong == {"checkpoint"}, verified.findings
+
+
+def test_old_rows_rank_among_new_ones_by_their_lists(old: Path) -> None:
+    """What has columns of its own since version 5 is told of rows before it, too."""
+    with writing(old) as lake:
+        new = [produced_of(number) for number in range(5, 10)]
+        commit_batch(lake, "run-2", "b2", new)
+        record_rescores(lake, {(request_of(1).request_id, "0001"): duplicate_scores()})
+    nearest = ask(old, "nearest-references", {"limit": "20"}).table.to_pylist()
+    assert [(row["sku"], row["score"]) for row in nearest] == [
+        (f"MUG-{number:05d}", "similarity.nearest") for number in (9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+    ]
+    assert [row["value"] for row in nearest] == [0.5 + number / 100 for number in range(9, -1, -1)]
+    (twice,) = ask(old, "duplicates").table.to_pylist()
+    assert (twice["sku"], twice["distance"], twice["kind"]) == ("MUG-00001", 4, "near")
+    assert twice["earlier_sku"] == "MUG-00000"
+    waiting = ask(old, "review-queue").table.to_pylist()
+    assert [(row["sku"], row["urgency"]) for row in waiting] == [("MUG-00003", 2), ("MUG-00008", 2)]
+
+
+def duplicate_scores() -> tuple[Score, ...]:
+    return (
+        Score("duplicates", "exact", 0.0, {"duplicate_of": None}),
+        Score("duplicates", "near", 4.0, {"nearest": {"request_id": request_of(0).request_id}}),
+    )
