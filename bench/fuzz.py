@@ -1,13 +1,14 @@
-"""The long fuzz run: `python -m bench.fuzz [verify|recover|briefs] [--minutes N] [--seed N]`.
+"""The long fuzz run: `python -m bench.fuzz [verify] [recover] [briefs] [--minutes N] [--seed N]`.
 
 Damaged images go through verify in worker processes, and through recover over a catalog that has
-them; damaged briefs go through the reader of briefs. What crashes, hangs or raises is kept in a
-folder and named, and the exit code is 1; the same seed finds the same.
+them; damaged briefs go through the reader of briefs; each for so many minutes. What crashes, hangs
+or raises is kept in a folder and named, and the exit code is 1; the same seed finds the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
 import time
@@ -62,17 +63,23 @@ TABLES = {
 def main() -> int:
     """The run that the command line asks for; 1 when something was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=sorted(RUNS), default="verify")
-    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("what", nargs="*", metavar="|".join(RUNS), default=list(RUNS))
+    parser.add_argument("--minutes", type=float, default=5.0, help="for each of them")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if unknown := set(options.what) - RUNS.keys():
+        parser.error(f"no run of this name: {', '.join(sorted(unknown))}")
+    return max(_run(name, options.seed, options.minutes) for name in options.what)
+
+
+def _run(name: str, seed: int, minutes: float) -> int:
     folder = Path(tempfile.mkdtemp(prefix="platemark-fuzz-"))
-    until = time.monotonic() + options.minutes * 60
-    found, states = RUNS[options.what](folder, options.seed, until)
-    print(f"{states.total():,} mutants: {', '.join(f'{k} {v:,}' for k, v in states.items())}")
-    for name in found:
-        print(f"FOUND {name}")
-    print(f"{len(found)} finds{f', kept in {folder}' if found else ''}")
+    found, states = RUNS[name](folder, seed, time.monotonic() + minutes * 60)
+    counts = ", ".join(f"{state} {many:,}" for state, many in states.items())
+    print(f"{name}: {states.total():,} mutants: {counts}")
+    for each in found:
+        print(f"FOUND {each}")
+    print(f"{name}: {len(found)} finds{f', kept in {folder}' if found else ''}", flush=True)
     return 1 if found else 0
 
 
@@ -139,7 +146,8 @@ def _recover(folder: Path, seed: int, until: float) -> tuple[list[str], Counter[
     settings = Settings(workspace=folder / "workspace")
     patches = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     pictures = (np.asarray(Image.fromarray(each).resize((128, 128))) for each in patches)
-    made, _ = catalogue(settings, pictures)
+    signed, _ = catalogue(settings, pictures)
+    made = [(request_id, file) for request_id, data in signed for file in _saved(data)]
     states: Counter[str] = Counter()
     found: list[str] = []
     with reading(settings.catalog) as lake:
@@ -163,10 +171,20 @@ def _recover(folder: Path, seed: int, until: float) -> tuple[list[str], Counter[
                 if (seconds := time.monotonic() - began) > SLOW:
                     said += f" {seconds:.0f} s"
                 if said:
-                    name = f"{request_id[:12]}-{kind}-{number}"
+                    name = f"{request_id[:12]}-{len(data)}-{kind}-{number}"
                     found.append(f"{name}: {said}")
                     (folder / name).write_bytes(damaged)
     return found, states
+
+
+def _saved(data: bytes) -> Iterator[bytes]:
+    """The signed PNG, and what platforms make of it: JPEG and WebP without a manifest."""
+    yield data
+    with Image.open(io.BytesIO(data)) as picture:
+        for fmt in ("JPEG", "WEBP"):
+            out = io.BytesIO()
+            picture.save(out, fmt, quality=90)
+            yield out.getvalue()
 
 
 def _told(error: Exception) -> str:

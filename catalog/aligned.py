@@ -18,6 +18,10 @@ from pipeline.soft_binding.fingerprint import Window, pdq_of
 
 WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
 _SIDE = 32
+_TURNED_SIDE = 512
+"""Longer side, in pixels, of what is turned back: larger pictures would only take longer."""
+_MOST_CUT = 0.25
+"""Of each end of a side, of long thin pictures that were turned: something must be left."""
 _STEPS = (0.02, 0.01, 0.005)
 """By how much an edge of the window is moved, as a share of a side."""
 _SMALLEST = 0.85
@@ -33,6 +37,11 @@ class Picture:
     pixels: RgbImage
 
     @cached_property
+    def mirrored(self) -> Picture:
+        """The same left to right."""
+        return Picture(np.ascontiguousarray(self.pixels[:, ::-1]))
+
+    @cached_property
     def small(self) -> _Small:
         """Its colours, float32 [32, 32, 3] in 0..255."""
         return _small(Image.fromarray(self.pixels))
@@ -41,6 +50,32 @@ class Picture:
     def hashes(self) -> Hashes:
         """Its PDQ hash, uint64 [1, 4]."""
         return pdq_of(self.pixels, (WHOLE,))[0]
+
+
+def turned_back(picture: Picture, degrees: float, window: Window) -> tuple[Picture, Window]:
+    """What shows our image upright in a picture that was turned counter-clockwise, and where.
+
+    Only the middle, in its shape, that turning leaves whole: the corners are not of our image.
+    """
+    if not degrees:
+        return picture, window
+    ours = Image.fromarray(picture.pixels)
+    ours.thumbnail((_TURNED_SIDE, _TURNED_SIDE))
+    radians = np.radians(abs(degrees))
+    longer = max(ours.width / ours.height, ours.height / ours.width)
+    cut = min((1 - 1 / float(np.cos(radians) + longer * np.sin(radians))) / 2, _MOST_CUT)
+    left, top, right, bottom = window
+    across, down = cut * (right - left), cut * (bottom - top)
+    upright = ours.rotate(-degrees, Image.Resampling.BILINEAR)
+    middle = upright.crop(
+        (
+            round(cut * ours.width),
+            round(cut * ours.height),
+            round((1 - cut) * ours.width),
+            round((1 - cut) * ours.height),
+        )
+    )
+    return Picture(np.asarray(middle)), (left + across, top + down, right - across, bottom - down)
 
 
 @dataclass(frozen=True)

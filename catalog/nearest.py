@@ -5,7 +5,7 @@ A crop shows the middle of our image somewhere in it, so its parts are compared 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -29,27 +29,34 @@ _KEPT = ((1.0, 0.0), (0.95, 0.0), (0.95, 0.05), (0.9, 0.0), (0.9, 0.05), (0.9, 0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the index, how many bits its hash is off, and the part of our image seen."""
+    """A row of the index, how many bits its hash is off, and the part of our image seen.
+
+    `mirrored`: the picture shows it left to right.
+    """
 
     row: Mapping[str, Any]
     distance: int
     window: Window
+    mirrored: bool = False
 
 
 def nearest(lake: Lake, pixels: RgbImage, limit: int) -> list[Candidate]:
     """Records whose hash is within 40 bits of the picture's or of one of its parts, best first.
 
-    First as a whole, then as a crop by up to a tenth a side. Pictures of too few edges have none.
+    First as a whole, also mirrored, then as a crop by up to a tenth a side. Pictures of too few
+    edges have none.
     """
     hashes, quality = pdq_of(pixels, (_WHOLE,))
     if quality[0] <= RELIABLE_QUALITY:
         return []
-    found = _scan(lake, "pdq", hashes, [_WHOLE], limit)
+    mirrored, _ = pdq_of(pixels[:, ::-1], (_WHOLE,))
+    both = np.concatenate([hashes, mirrored])
+    found = _scan(lake, "pdq", both, [(_WHOLE, False), (_WHOLE, True)], limit)
     if found and found[0].distance <= FARTHEST // 2:
         return found
     seen, parts = [], []
     for (wide, left), (high, top) in product(_KEPT, _KEPT):
-        seen.append((left, top, left + wide, top + high))
+        seen.append(((left, top, left + wide, top + high), False))
         parts.append(
             (
                 (MIDDLE[0] - left) / wide,
@@ -70,36 +77,47 @@ def nearest(lake: Lake, pixels: RgbImage, limit: int) -> list[Candidate]:
 
 def nearest_hash(lake: Lake, bits: NDArray[np.uint64], limit: int) -> list[Candidate]:
     """Records whose whole picture's hash is within 40 bits of one hash, uint64 [4]."""
-    return _scan(lake, "pdq", bits[None], [_WHOLE], limit)
+    return _scan(lake, "pdq", bits[None], [(_WHOLE, False)], limit)
 
 
 def _scan(
-    lake: Lake, part: str, hashes: NDArray[np.uint64], windows: list[Window], limit: int
+    lake: Lake,
+    part: str,
+    hashes: NDArray[np.uint64],
+    views: Sequence[tuple[Window, bool]],
+    limit: int,
 ) -> list[Candidate]:
-    """Rows of which one hash is near: those near in the steadiest quarter first, then in all."""
+    """Rows of which one hash is near: those near in the steadiest quarter first, then in all.
+
+    `views` are what the hashes are of: a part of our image, and whether mirrored.
+    """
     if not len(hashes):
         return []
-    # The last word holds the lowest frequencies, which edits change least.
-    steady = f"{part}_3"
-    column = lake.read(f"SELECT {steady} FROM fingerprints WHERE {steady} IS NOT NULL")
-    words = column.column(0).to_numpy()
-    close = np.zeros(len(words), dtype=bool)
-    for each in hashes:
-        close |= np.bitwise_count(words ^ each[3]) <= _STEADY
-    wanted = column.filter(close).rename_columns([steady])
-    if not wanted.num_rows:
-        return []
     names = [f"{part}_{word}" for word in range(4)]
+    index = lake.read(f"SELECT {', '.join(names)} FROM fingerprints WHERE {names[3]} IS NOT NULL")
+    words = [index.column(name).to_numpy() for name in names]
+    # The last word holds the lowest frequencies, which edits change least.
+    close = np.zeros(index.num_rows, dtype=bool)
+    for each in hashes:
+        close |= np.bitwise_count(words[3] ^ each[3]) <= _STEADY
+    ours = np.stack([word[close] for word in words], axis=1)
+    apart = np.stack([np.bitwise_count(ours ^ each).sum(axis=1) for each in hashes], axis=1)
+    # Texts are only read of the best: among products of one kind, thousands are a little alike.
+    best = apart.min(axis=1).argsort(kind="stable")[:limit]
+    near = {tuple(ours[row].tolist()): apart[row] for row in best if apart[row].min() <= FARTHEST}
+    if not near:
+        return []
+    places = ", ".join(["?::UBIGINT"] * len(near))
     rows = lake.rows(
-        f"SELECT DISTINCT request_id, asset_sha256, label, {', '.join(names)} FROM fingerprints "
-        f"SEMI JOIN wanted USING ({steady})",
-        wanted=wanted,
+        f"SELECT DISTINCT request_id, asset_sha256, label, recorded_at, {', '.join(names)} "
+        f"FROM fingerprints WHERE {names[3]} IN ({places}) ORDER BY label",
+        [key[3] for key in near],
     )
     found = []
     for row in rows:
-        ours = np.array([row.pop(name) for name in names], dtype=np.uint64)
-        apart = np.bitwise_count(hashes ^ ours).sum(axis=1)
-        place = int(np.argmin(apart))
-        if apart[place] <= FARTHEST:
-            found.append(Candidate(row, int(apart[place]), windows[place]))
+        key = tuple(row.pop(name) for name in names)
+        if key in near:
+            place = int(near[key].argmin())
+            window, flipped = views[place]
+            found.append(Candidate(row, int(near[key][place]), window, flipped))
     return sorted(found, key=lambda each: (each.distance, each.row["label"]))[:limit]

@@ -54,28 +54,32 @@ def encoded(payload: int) -> NDArray[np.float32]:
     return np.array(symbols, dtype=np.float32)
 
 
-def decoded(soft: NDArray[np.float32]) -> int | None:
-    """The payload that soft symbols [210] most likely carry; None when its CRC does not fit.
+def decoded(soft: NDArray[np.float32]) -> list[int | None]:
+    """The payloads that rows of soft symbols, [N, 210], most likely carry; None: its CRC is wrong.
 
     Maximum likelihood by the Viterbi algorithm (Forney, "The Viterbi Algorithm", Proc. IEEE, 1973);
     noise passes the CRC once in 65,536 times.
     """
     expected, earlier, newest = _trellis()
-    metric = np.full(_STATES, -np.inf)
-    metric[0] = 0.0
-    steps = soft.reshape(-1, len(_GENERATORS))
-    choices = np.empty((len(steps), _STATES), dtype=np.int64)
-    for place, step in enumerate(steps):
-        found = metric[earlier] + expected @ step
-        choices[place] = found.argmax(axis=1)
-        metric = np.take_along_axis(found, choices[place][:, None], axis=1)[:, 0]
-    state, message = 0, 0
-    bits = []
-    for place in range(len(steps) - 1, -1, -1):
-        bits.append(int(newest[state]))
-        state = int(earlier[state, choices[place, state]])
-    for bit in bits[::-1][:_MESSAGE_BITS]:
-        message = message << 1 | bit
+    count, steps = len(soft), soft.reshape(len(soft), -1, len(_GENERATORS))
+    branches = np.einsum("sbg,npg->pnsb", expected, steps)
+    metric = np.full((count, _STATES), -np.inf)
+    metric[:, 0] = 0.0
+    choices = np.empty((len(branches), count, _STATES), dtype=np.int64)
+    for place, branch in enumerate(branches):
+        found = metric[:, earlier] + branch
+        choices[place] = found[..., 1] > found[..., 0]
+        metric = found.max(axis=2)
+    state = np.zeros(count, np.int64)
+    bits = np.empty((count, len(branches)), np.int64)
+    for place in range(len(branches) - 1, -1, -1):
+        bits[:, place] = newest[state]
+        state = earlier[state, choices[place, np.arange(count), state]]
+    return [_checked(row) for row in bits[:, :_MESSAGE_BITS].tolist()]
+
+
+def _checked(bits: list[int]) -> int | None:
+    message = int("".join(map(str, bits)), 2)
     payload = message >> _CRC_BITS
     return payload if _crc(payload) == message & ((1 << _CRC_BITS) - 1) else None
 

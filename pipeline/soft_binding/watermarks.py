@@ -22,6 +22,7 @@ class Watermark:
     any, because the catalog keeps all in one column. `value_of` writes a payload as manifests have
     it; `payload_in` reads it back, or raises ValueError. `make_ready` raises SetupError where it
     cannot mark or read here. `embed` gives None for pixels uint8 [H, W, 3] that cannot hold it.
+    `needs_model`: reading it takes a model, which is not loaded where no image bears the mark.
     """
 
     algorithm: str
@@ -32,6 +33,7 @@ class Watermark:
     make_ready: Callable[[], None]
     embed: Callable[[RgbImage, int], RgbImage | None]
     read: Callable[[RgbImage], Reading | None]
+    needs_model: bool = False
 
 
 def _needs_nothing() -> None:
@@ -62,6 +64,7 @@ WATERMARKS: Mapping[str, Watermark] = {
         trustmark.make_ready,
         trustmark.embed,
         trustmark.read,
+        needs_model=True,
     ),
 }
 """By the policy's name; cheapest to read first."""

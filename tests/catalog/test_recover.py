@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+from mutations import DAMAGES, mutant
 from PIL import Image
 from recovery_samples import picture, shoot_marked, stripped, unmarked
 
@@ -40,6 +44,14 @@ def lake(shop: Shop) -> Iterator[Lake]:
         yield opened
 
 
+def saved(edit: Callable[[Image.Image], Image.Image], data: bytes) -> bytes:
+    """An edited picture as a JPEG without metadata."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as picture:
+        edit(picture.convert("RGB")).save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("quality", "kept", "kind"),
     [(90, 1.0, "watermark"), (70, 1.0, "watermark"), (80, 0.9, "watermark")],
@@ -53,6 +65,33 @@ def test_the_watermark_leads_to_the_record(
         assert match.difference is not None
         assert match.difference < 12
         assert match.sure.startswith("near certain")
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "stored thumbnail, mirrored"),
+        (lambda p: p.rotate(3, Image.Resampling.BICUBIC, fillcolor="white"), "turned by 3°"),
+    ],
+)
+def test_mirrored_and_turned_pictures_are_found_and_said_to_be(
+    lake: Lake, shop: Shop, edit: Callable[[Image.Image], Image.Image], told: str
+) -> None:
+    for request_id, data in shop.made:
+        (match,) = recover(lake, saved(edit, data)).matches
+        assert (match.kind, match.request_id) == ("watermark", request_id)
+        assert match.score > 90
+        assert match.sure.endswith(told)
+
+
+def test_without_the_watermark_a_mirrored_picture_is_found_by_its_fingerprint(
+    lake: Lake, shop: Shop
+) -> None:
+    mirrored = saved(lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT), unmarked(3))
+    told = recover(lake, mirrored)
+    assert told.found is not None
+    assert (told.found.kind, told.found.request_id) == ("fingerprint", shop.made[3][0])
+    assert told.found.mirrored
 
 
 def test_the_very_file_is_certain(lake: Lake, shop: Shop) -> None:
@@ -108,6 +147,28 @@ def test_pictures_that_are_not_ours_are_not_found(lake: Lake) -> None:
 def test_what_is_no_picture_is_refused(lake: Lake, data: bytes) -> None:
     with pytest.raises(ImageRefused):
         recover(lake, data)
+
+
+@hypothesis.settings(
+    max_examples=40, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    number=st.integers(0, 5),
+    fmt=st.sampled_from(["signed", "JPEG", "PNG", "WEBP"]),
+    kind=st.sampled_from(sorted(DAMAGES)),
+    seed=st.integers(0, 2**32),
+)
+def test_no_damage_raises_or_leads_to_another_record(
+    lake: Lake, shop: Shop, number: int, fmt: str, kind: str, seed: int
+) -> None:
+    request_id, data = shop.made[number]
+    file = data if fmt == "signed" else stripped(data, fmt, quality=90)
+    try:
+        told = recover(lake, mutant(file, kind, seed))
+    except ImageRefused as refused:
+        assert refused.remedy
+        return
+    assert told.found is None or told.found.request_id == request_id
 
 
 def test_each_binding_of_a_manifest_finds_it(lake: Lake, shop: Shop) -> None:

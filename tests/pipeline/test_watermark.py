@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.soft_binding.payload import PAYLOAD_BITS, decoded, encoded, payloa
 from pipeline.soft_binding.watermark import ALGORITHM, embed, psnr_target
 
 PAYLOAD = 0x0123_4567_89AB
+BICUBIC, MIRROR = Image.Resampling.BICUBIC, Image.Transpose.FLIP_LEFT_RIGHT
 Edit = Callable[[Image.Image], Image.Image]
 
 
@@ -90,6 +92,29 @@ def test_it_is_read_after(edits: tuple[Edit, ...], side: int) -> None:
     assert reading.payload == PAYLOAD
 
 
+@pytest.mark.parametrize(
+    ("edit", "mirrored", "turned"),
+    [
+        pytest.param(lambda p: p.transpose(MIRROR), True, 0, id="mirrored"),
+        pytest.param(lambda p: cropped(0.1, 0.0, 0.9)(p.transpose(MIRROR)), True, 0, id="a part"),
+        pytest.param(lambda p: p.rotate(3, BICUBIC), False, 3, id="turned left"),
+        pytest.param(lambda p: p.rotate(-3, BICUBIC), False, -3, id="turned right"),
+        pytest.param(
+            lambda p: cropped(0.025, 0.025, 0.95)(p.rotate(3, BICUBIC)), False, 3, id="straightened"
+        ),
+    ],
+)
+@pytest.mark.parametrize(("side", "width"), [(128, 128), (400, 600)])
+def test_it_says_how_the_picture_was_turned(
+    edit: Edit, mirrored: bool, turned: float, side: int, width: int
+) -> None:
+    picture = edit(Image.fromarray(embed(product(side, side, width), PAYLOAD)))
+    reading = read(np.asarray(reencoded("JPEG", 85)(picture)))
+    assert reading is not None
+    assert (reading.payload, reading.mirrored) == (PAYLOAD, mirrored)
+    assert reading.turned == pytest.approx(turned, abs=1)
+
+
 def test_a_crop_says_which_part_it_shows() -> None:
     picture = Image.fromarray(embed(product(3, 400), PAYLOAD))
     reading = read(np.asarray(cropped(0.08, 0.02, 0.9)(picture)))
@@ -129,6 +154,13 @@ def test_a_picture_without_room_is_refused() -> None:
         embed(product(1, 63), PAYLOAD)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3_000_000), (3_000_000, 1), (3, 700)])
+def test_odd_shapes_are_read_soon(height: int, width: int) -> None:
+    started = time.process_time()
+    assert read(np.full((height, width, 3), 90, np.uint8)) is None
+    assert time.process_time() - started < 5
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_flat_pictures_do_no_harm(value: int) -> None:
     image = np.full((128, 128, 3), value, np.uint8)
@@ -140,13 +172,13 @@ def test_flat_pictures_do_no_harm(value: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_code_outvotes_noise(payload: int, seed: int) -> None:
     noise = np.random.default_rng(seed).normal(0, 0.5, len(encoded(payload)))
-    assert decoded((encoded(payload) + noise).astype(np.float32)) == payload
+    heard = np.stack([encoded(payload) + noise, encoded(payload ^ 1)]).astype(np.float32)
+    assert decoded(heard) == [payload, payload ^ 1]
 
 
 def test_the_crc_stops_noise() -> None:
     rng = np.random.default_rng(1)
-    heard = [decoded(rng.normal(0, 1, 210).astype(np.float32)) for _ in range(200)]
-    assert heard == [None] * 200
+    assert decoded(rng.normal(0, 1, (200, 210)).astype(np.float32)) == [None] * 200
 
 
 def test_the_payload_is_how_the_request_id_begins() -> None:
