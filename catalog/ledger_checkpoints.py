@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from catalog.lake import Lake
 from catalog.ledger_entries import leaves
-from catalog.ledger_merkle import Peaks
+from catalog.ledger_merkle import HASH_BYTES, Peaks, hashes_in
 from catalog.ledger_notes import (
     LAST_FILE,
     Checkpoint,
@@ -29,10 +29,11 @@ from catalog.ledger_notes import (
     opened,
     signer_in,
 )
+from catalog.ledger_reads import read_patiently
 from pipeline.errors import SetupError
 from pipeline.store import write_file
 from pipeline.timestamp_token import StampError
-from pipeline.timestamps import ask_stamp
+from pipeline.timestamps import ask_stamp, within
 
 if TYPE_CHECKING:
     import duckdb
@@ -112,8 +113,7 @@ def ready_to_sign(lake: Lake, place: Path) -> None:
     signer = signer_in(place)
     with _alone(place):
         kept = _kept(place, signer)
-    with lake.alone() as connection:
-        last = _last(connection, signer)
+    last = read_patiently(lake, lambda connection: _last(connection, signer))
     _refuse_older(kept, last[1] if last else None)
 
 
@@ -140,9 +140,9 @@ def recorded(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, bytes, st
 
 def peaks_of(size: int, data: bytes) -> Peaks | None:
     """The tree in short as recorded beside a checkpoint; None when it cannot be one."""
-    if len(data) != 32 * size.bit_count():
+    if len(data) != HASH_BYTES * size.bit_count():
         return None
-    return Peaks(size, tuple(data[at : at + 32] for at in range(0, len(data), 32)))
+    return Peaks(size, tuple(hashes_in(data)))
 
 
 def _log(
@@ -213,13 +213,14 @@ def _last(
     One that does not hold is not built upon: the log is then hashed from its beginning, and
     verification tells the two apart.
     """
-    row = connection.execute(
+    # All rows: a result read halfway keeps SQLite's lock, and a run makes images from here on.
+    rows = connection.execute(
         'SELECT "size", peaks, checkpoint FROM raw.ledger_checkpoints '
         'ORDER BY "size" DESC, rowid DESC LIMIT 1'
-    ).fetchone()
-    if row is None:
+    ).fetchall()
+    if not rows:
         return None
-    size, data, note = row
+    ((size, data, note),) = rows
     peaks = peaks_of(size, data)
     try:
         said = opened(note, [signer.verifier])
@@ -234,10 +235,8 @@ def _told(witness: str, note: str) -> str | None:
     """Gives a witness the note; why it did not take it, else None."""
     try:
         if witness.startswith(("http://", "https://")):
-            headers = {"Content-Type": "text/plain; charset=utf-8"}
-            request = urllib.request.Request(witness, note.encode(), headers)
-            with urllib.request.urlopen(request, timeout=_WITNESS_SECONDS):
-                return None
+            within(_WITNESS_SECONDS, lambda: _post(witness, note))
+            return None
         path = Path(witness)
         before = path.read_text("utf-8", "replace") if path.is_file() else ""
         if before.endswith(note):
@@ -251,6 +250,15 @@ def _told(witness: str, note: str) -> str | None:
     except (OSError, ValueError, http.client.HTTPException) as error:
         return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
     return None
+
+
+def _post(witness: str, note: str) -> None:
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    request = urllib.request.Request(witness, note.encode(), headers)
+    with urllib.request.urlopen(request, timeout=_WITNESS_SECONDS) as answer:
+        # Where a redirection leads nothing was posted: it is asked for as a page.
+        if answer.url != request.full_url:
+            raise ValueError(f"it has moved to {answer.url}: name that address")
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from catalog.ledger_entries import Entry, entries_of
 from catalog.ledger_forms import RowForm, columns_of, row_form
-from catalog.ledger_rows import HASH_BYTES, Erasure, HashedRows, hashed_rows
+from catalog.ledger_merkle import HASH_BYTES, hashes_in
+from catalog.ledger_rows import Erasure, HashedRows, hashed_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -169,8 +170,7 @@ def _alike(some: NDArray[Any], others: NDArray[Any]) -> int:
 
 def _middle(hashes: bytes, first: int, end: int) -> list[bytes]:
     """The hashes from place `first` on, without the last `end`."""
-    stop = len(hashes) - HASH_BYTES * end
-    return [hashes[at : at + HASH_BYTES] for at in range(HASH_BYTES * first, stop, HASH_BYTES)]
+    return hashes_in(hashes[HASH_BYTES * first : len(hashes) - HASH_BYTES * end])
 
 
 def _surplus(those: Sequence[bytes], others: Sequence[bytes], first: int) -> list[int]:
@@ -191,7 +191,7 @@ class _Names:
     def __init__(self, table: str, entries: Sequence[Entry]) -> None:
         self.table = table
         self.entries = entries
-        self.ends = np.cumsum([len(entry.row_hashes) // 32 for entry in entries])
+        self.ends = np.cumsum([len(entry.row_hashes) // HASH_BYTES for entry in entries])
 
     def at(self, place: int) -> str:
         """Table, key, commit and place in it."""

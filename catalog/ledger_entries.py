@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from catalog.ledger_merkle import leaf_hash, merkle_root
+from catalog.ledger_merkle import HASH_BYTES, hashes_in, leaf_hash, merkle_root
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,7 +68,7 @@ class Entry:
 
     def hashes(self) -> list[bytes]:
         """The hashes of the rows, one each."""
-        return [self.row_hashes[at : at + 32] for at in range(0, len(self.row_hashes), 32)]
+        return hashes_in(self.row_hashes)
 
     def names(self) -> list[str]:
         """What names the rows, one each."""
@@ -76,8 +76,8 @@ class Entry:
 
     def faulty(self) -> str | None:
         """Why the entry contradicts itself, None when it does not."""
-        if len(self.row_hashes) != 32 * self.rows:
-            return f"has {len(self.row_hashes) // 32} row hashes for {self.rows} rows"
+        if len(self.row_hashes) != HASH_BYTES * self.rows:
+            return f"has {len(self.row_hashes) // HASH_BYTES} row hashes for {self.rows} rows"
         if merkle_root(self.row_hashes) != self.root:
             return "its row hashes do not give its root"
         if _keys_digest(self.row_keys) != self.keys_sha256:

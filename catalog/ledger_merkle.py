@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256().digest()
 """Root of a tree without leaves (RFC 9162, 2.1.1)."""
 
@@ -21,6 +22,11 @@ def leaf_hash(data: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 || left || right) (RFC 9162, 2.1.1)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def hashes_in(data: bytes) -> list[bytes]:
+    """The hashes that stand in `data` one after the other; a last one that is short stays so."""
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
 
 class Levels:
@@ -60,7 +66,7 @@ class Levels:
 def merkle_root(leaves: bytes) -> bytes:
     """The root over leaf hashes of 32 bytes, one after the other."""
     level, sha256 = leaves, hashlib.sha256
-    while len(level) > 32:
+    while len(level) > HASH_BYTES:
         whole = len(level) - len(level) % 64
         above = [sha256(b"\x01" + level[at : at + 64]).digest() for at in range(0, whole, 64)]
         level = b"".join(above) + level[whole:]

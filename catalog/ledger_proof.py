@@ -19,8 +19,9 @@ from catalog.ledger import erasures
 from catalog.ledger_checkpoints import recorded
 from catalog.ledger_entries import Entry, entry_from_text, leaves
 from catalog.ledger_forms import columns_of, row_form
-from catalog.ledger_merkle import Levels, leaf_hash, root_of_path
+from catalog.ledger_merkle import Levels, hashes_in, leaf_hash, root_of_path
 from catalog.ledger_notes import Checkpoint, NoteError, Verifier, opened
+from catalog.ledger_reads import read_patiently
 from catalog.ledger_rows import row_parts, row_text
 from catalog.rows import text_table
 from pipeline.errors import Fault, InputError, PlatemarkError
@@ -67,10 +68,8 @@ def inclusion_proofs(
     came after the last checkpoint have no proof and are left out, as are assets without a
     manifest. Raises InputError when a record or the log is not as it was signed.
     """
-    connection = lake.connection
-    # Before the log, which grows meanwhile: what a checkpoint signs is in it then.
-    notes = recorded(connection)
-    log = leaves(connection)
+    # In this order, since the log grows meanwhile: what a checkpoint signs is in it then.
+    notes, log = read_patiently(lake, lambda connection: (recorded(connection), leaves(connection)))
     places = [at for at, entry in enumerate(log) if entry.table == TABLE]
     ends = np.cumsum([log[at].rows for at in places])
     wanted = _records(lake, asset_sha256s, verifiers)
@@ -91,8 +90,7 @@ def inclusion_proofs(
             continue
         index = rank - int(ends[which - 1]) if which else rank
         if which not in inner:
-            hashes = of_rows[which]
-            inner[which] = Levels([hashes[at : at + 32] for at in range(0, len(hashes), 32)])
+            inner[which] = Levels(hashes_in(of_rows[which]))
         if inner[which].levels[0][index : index + 1] != [leaf_hash(text)]:
             raise _refused("its record is not as it was entered", f"asset {sha256[:12]}")
         found[sha256] = {
@@ -226,10 +224,15 @@ def _records(
     lake: Lake, asset_sha256s: Sequence[str], verifiers: Sequence[Verifier]
 ) -> list[tuple[str, int, bytes]]:
     """(SHA-256, place among all rows of the table, canonical text) of the first record of each."""
-    connection = lake.connection
-    form = row_form(columns_of(connection, f"raw.{TABLE}"))
+    types, tombstones = read_patiently(
+        lake,
+        lambda connection: (
+            columns_of(connection, f"raw.{TABLE}"),
+            erasures(connection, verifiers),
+        ),
+    )
+    form = row_form(types)
     wanted = text_table(asset_sha256=sorted(set(asset_sha256s)))
-    tombstones = erasures(connection, verifiers)
     table = lake.read(
         f"SELECT rowid, {form.select}, asset_sha256 FROM raw.{TABLE} "
         "SEMI JOIN wanted USING (asset_sha256) ORDER BY rowid",

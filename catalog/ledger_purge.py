@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.lake import DATA, Lake, patiently
 from catalog.ledger_entries import covered_tables
 from catalog.ledger_forms import ERASABLE, columns_of
+from catalog.ledger_reads import read_patiently
 from catalog.metadata import METADATA
 from pipeline.errors import SetupError
 
@@ -60,22 +61,21 @@ def purge(lake: Lake, key: Mapping[str, Any]) -> int:
 
     patiently(rewrite, lake.folder)
     removed = 0
-    with lake.alone() as connection:
-        for table in covered_tables(connection):
-            types = columns_of(connection, f"raw.{table}")
-            if set(key) <= set(types) and ERASABLE & set(types):
-                removed += _remove_leftovers(connection, lake.folder, table, key)
+    for table, types in _columns(lake).items():
+        if set(key) <= types and ERASABLE & types:
+            used = _used(lake, table)
+            with lake.alone() as connection:
+                removed += _remove_leftovers(connection, lake.folder, table, used, key)
     return removed
 
 
 def scrub(lake: Lake) -> None:
     """Empties the metadata's statistics of all columns that can be erased, and packs it anew."""
-    with lake.alone() as connection:
-        pairs = [
-            (table, name)
-            for table in covered_tables(connection)
-            for name in sorted(set(columns_of(connection, f"raw.{table}")) & ERASABLE)
-        ]
+    pairs = [
+        (table, name)
+        for table, types in _columns(lake).items()
+        for name in sorted(types & ERASABLE)
+    ]
     file = lake.folder / METADATA
     command = [sys.executable, "-I", "-S", "-c", _SCRUB, str(file), json.dumps(pairs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -86,21 +86,43 @@ def scrub(lake: Lake) -> None:
         )
 
 
-def _remove_leftovers(
-    connection: duckdb.DuckDBPyConnection, folder: Path, table: str, key: Mapping[str, Any]
-) -> int:
-    """Files of killed or failed commits, which no snapshot has: those that hold the key's rows."""
-    listed = connection.execute(
-        "SELECT data_file, delete_file "
-        f"FROM ducklake_list_files('lake', '{table}', schema => 'raw')"
-    ).fetchall()
+def _columns(lake: Lake) -> dict[str, set[str]]:
+    """Columns of all tables that the ledger covers."""
+    return read_patiently(
+        lake,
+        lambda connection: {
+            table: set(columns_of(connection, f"raw.{table}"))
+            for table in covered_tables(connection)
+        },
+    )
+
+
+def _used(lake: Lake, table: str) -> set[str]:
+    """Names of the data files that the table has now. Raises SetupError when some are old."""
+    listed = read_patiently(
+        lake,
+        lambda connection: connection.execute(
+            "SELECT data_file, delete_file "
+            f"FROM ducklake_list_files('lake', '{table}', schema => 'raw')"
+        ).fetchall(),
+    )
     if any(deleted for _, deleted in listed):
         raise SetupError(
             f"the values are erased, but old files of the table {table} still hold them, since "
             f"another writer is at work: run the erasure again when it is done"
         )
+    return {Path(data).name for data, _ in listed}
+
+
+def _remove_leftovers(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    table: str,
+    used: set[str],
+    key: Mapping[str, Any],
+) -> int:
+    """Files of killed or failed commits, which no snapshot has: those that hold the key's rows."""
     removed = 0
-    used = {Path(data).name for data, _ in listed}
     for path in sorted((folder / DATA / "raw" / table).rglob("*.parquet")):
         if path.name not in used and _holds(connection, path, key):
             if _is_young(path):

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from catalog.ledger_forms import ERASABLE, SALT, SALT_BYTES, RowForm
-from catalog.ledger_merkle import leaf_hash
+from catalog.ledger_merkle import HASH_BYTES, leaf_hash
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import pyarrow as pa
 
-HASH_BYTES = 32
 _BATCH_ROWS = 20_000
 
 

@@ -19,6 +19,7 @@ from pipeline.images import ImageRefused
 from pipeline.ingredients import WORDS_ALONE, made_from
 from pipeline.inputs import InputStore
 from pipeline.keys import signing_identity
+from pipeline.licences import load_licences
 from pipeline.lock import staging_lock
 from pipeline.models import Model
 from pipeline.policy import Policy, policy_from_text
@@ -142,6 +143,7 @@ def _approved(
             review,
             datetime.fromisoformat(told["request"]["recorded_at"]),
             made,
+            load_licences(settings.licences),
         )
     except ImageRefused as error:
         raise SetupError(f"{path_of(settings, held['url'])}: {error}") from error

@@ -25,6 +25,7 @@ from pipeline.images import decode_limited
 from pipeline.ingredients import WORDS_ALONE, made_from
 from pipeline.inputs import InputStore
 from pipeline.keys import Identity, signing_identity
+from pipeline.licences import Licences, load_licences
 from pipeline.lock import staging_lock
 from pipeline.policy import policy_from_text
 from pipeline.records import Asset, Signed
@@ -77,7 +78,7 @@ def release_queued(
 
     Raises InputError for a wrong condition, SetupError when nothing can be signed or written.
     """
-    identity = signing_identity(settings)
+    identity, licences = signing_identity(settings), load_licences(settings.licences)
     failed: list[NotSigned] = []
     with reading(settings.catalog) as lake:
         waiting = [
@@ -94,7 +95,8 @@ def release_queued(
         ThreadPoolExecutor(min(8, os.cpu_count() or 1), "sign") as threads,
     ):
         for start in range(0, len(waiting), AT_ONCE):
-            for outcome in _sign(settings, lake, identity, threads, waiting[start:][:AT_ONCE]):
+            part = waiting[start:][:AT_ONCE]
+            for outcome in _sign(settings, lake, identity, licences, threads, part):
                 if isinstance(outcome, NotSigned):
                     failed.append(outcome)
                 else:
@@ -122,12 +124,13 @@ def _sign(
     settings: Settings,
     lake: Lake,
     identity: Identity,
+    licences: Licences,
     threads: ThreadPoolExecutor,
     request_ids: Sequence[str],
 ) -> Iterator[NotSigned | Finished]:
     rows = lake.rows(_QUEUE, wanted=text_table(request_id=request_ids))
     with staging_lock(settings, alone=False):
-        outcomes = list(threads.map(lambda row: _one(settings, identity, row), rows))
+        outcomes = list(threads.map(lambda row: _one(settings, identity, licences, row), rows))
         done = [each for each in outcomes if not isinstance(each, NotSigned)]
         kept: set[str] = set()
 
@@ -143,9 +146,11 @@ def _sign(
     )
 
 
-def _one(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> NotSigned | Finished:
+def _one(
+    settings: Settings, identity: Identity, licences: Licences, row: Mapping[str, Any]
+) -> NotSigned | Finished:
     try:
-        sealed = _sealed(settings, identity, row)
+        sealed = _sealed(settings, identity, licences, row)
     # Decoders and the signing library raise what they like; it belongs to this image alone.
     except Exception as error:
         told = isinstance(error, PlatemarkError)
@@ -156,7 +161,9 @@ def _one(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> NotS
     return asset, sealed.signed, row
 
 
-def _sealed(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> Sealed:
+def _sealed(
+    settings: Settings, identity: Identity, licences: Licences, row: Mapping[str, Any]
+) -> Sealed:
     data = quarantined(settings, row["held_url"], row["held_sha256"])
     told = {**row, "terms": _parsed(row["terms"]), "recipe": _parsed(row["recipe"])}
     request = request_of(told)
@@ -170,6 +177,7 @@ def _sealed(settings: Settings, identity: Identity, row: Mapping[str, Any]) -> S
         identity,
         when=row["recorded_at"],
         made=made_from(request, InputStore(settings)) if request.recipe else WORDS_ALONE,
+        licences=licences,
     )
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from catalog.replay_judged import REQUESTS, keep
+from catalog.replay_judged import REQUESTS, any_row, keep
 from catalog.replay_sql import quoted
 from catalog.rows import text_table
 from pipeline.denied import denied_in
@@ -27,37 +27,37 @@ _CHUNK = 100_000
 def unlicensed(connection: duckdb.DuckDBPyConnection, policy: Policy) -> str:
     """A condition on images: a model, adapter or tool has a licence that the policy does not list.
 
-    May leave the table `unlicensed` in the connection.
+    One that the catalog has no licence of counts as such. Leaves the tables `allowed_models` and
+    `unlicensed` in the connection.
     """
-    own = "SELECT DISTINCT model, model_revision AS revision FROM raw.images"
+    _keep_allowed(connection, policy)
     conditions = []
-    if keys := _refused(connection, policy, own):
+    refused = connection.execute(
+        "SELECT * FROM (SELECT DISTINCT model, model_revision AS revision FROM raw.images) "
+        "ANTI JOIN temp.allowed_models USING (model, revision)"
+    ).fetchall()
+    if refused:
+        keys = ", ".join(f"({quoted(model)}, {quoted(revision)})" for model, revision in refused)
         conditions.append(f"(model, model_revision) IN ({keys})")
     # Only images with a recipe are hashed: most have none.
-    chained = (
-        "SELECT * FROM raw.recipe_models SEMI JOIN (SELECT request_id, attempt "
-        f"FROM {REQUESTS} WHERE recipe IS NOT NULL) USING (request_id, attempt)"
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE unlicensed AS SELECT DISTINCT request_id FROM "
+        "raw.recipe_models SEMI JOIN (SELECT request_id, attempt "
+        f"FROM {REQUESTS} WHERE recipe IS NOT NULL) USING (request_id, attempt) "
+        "ANTI JOIN temp.allowed_models USING (model, revision)"
     )
-    if keys := _refused(connection, policy, chained):
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE unlicensed AS SELECT DISTINCT request_id FROM "
-            f"({chained}) WHERE (model, revision) IN ({keys})"
-        )
+    if any_row(connection, "temp.unlicensed"):
         conditions.append("request_id IN (SELECT request_id FROM temp.unlicensed)")
     return " OR ".join(conditions) or "false"
 
 
-def _refused(connection: duckdb.DuckDBPyConnection, policy: Policy, models: str) -> str:
-    rows = connection.execute(
-        "SELECT u.model, u.revision, coalesce(m.licence, '') FROM "
-        f"(SELECT DISTINCT model, revision FROM ({models})) AS u LEFT JOIN models AS m "
-        "ON m.name = u.model AND m.revision = u.revision"
-    ).fetchall()
-    return ", ".join(
-        f"({quoted(model)}, {quoted(revision)})"
-        for model, revision, licence in rows
-        if not policy.allows_licence(licence)
-    )
+def _keep_allowed(connection: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    rows = connection.execute("SELECT name, revision, coalesce(licence, '') FROM models").fetchall()
+    allowed = [
+        (name, revision) for name, revision, licence in rows if policy.allows_licence(licence)
+    ]
+    names, revisions = zip(*allowed, strict=True) if allowed else ((), ())
+    keep(connection, "allowed_models", text_table(model=names, revision=revisions))
 
 
 def denied(connection: duckdb.DuckDBPyConnection, policy: Policy) -> str:

@@ -116,12 +116,13 @@ def revoked_requests(
 
 def revoked_pack(connection: duckdb.DuckDBPyConnection, pack_id: str) -> Revocation | None:
     """The revocation of a pack, None when it stands."""
-    row = connection.execute(
+    # All rows: a result read halfway keeps SQLite's lock, and with it other writers waiting.
+    rows = connection.execute(
         f"SELECT {_COLUMNS} FROM raw.revocations WHERE kind = 'pack' AND pack_id = ? "
         "ORDER BY revoked_at LIMIT 1",
         [pack_id],
-    ).fetchone()
-    return Revocation(*row) if row else None
+    ).fetchall()
+    return Revocation(*rows[0]) if rows else None
 
 
 def as_json(revocation: Revocation) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
@@ -27,6 +27,11 @@ from pipeline.request import canonical_json
 
 FORMAT = "platemark-revocations/1"
 MAX_BYTES = 64 << 20
+_UNUSABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error),
+    UnsupportedAlgorithm,
+)
+"""What reading raises on a document of any kind."""
 _HASHES: dict[str, Any] = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
 
 _LISTED = """
@@ -90,7 +95,7 @@ def read_revocation_list(data: bytes, anchors: bytes) -> RevocationList:
             raise ValueError("its signature does not hold: it was changed")
         _refuse_stranger(chain, anchors, issued_at)
         return RevocationList(described(chain[0]), issued_at, _by_sha256(told["revoked"]))
-    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
+    except _UNUSABLE as error:
         what = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
         fault = Fault(what, "", "get it again from whoever delivered the pack")
         raise InputError("revocation list", [fault]) from None
@@ -144,7 +149,7 @@ def _issued(child: x509.Certificate, parent: x509.Certificate, below: int) -> bo
         return False
     try:
         child.verify_directly_issued_by(parent)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from catalog.ingredients import Row, select_wanted
-from pipeline.scope import WORLDWIDE, both_run, overlap
+from pipeline.errors import Fault, InputError
+from pipeline.scope import ANY, WORLDWIDE, both_run, overlap
 from pipeline.terms import Conflict, UsageTerms
 
 if TYPE_CHECKING:
@@ -22,8 +25,12 @@ def sold_reasons(
     """By request id, earlier packs for somebody else that stand in the way: one of the two is
     exclusive, and both reach the same time, territory and channel.
 
-    Exclusive is a whole item: another image of the same client's sku counts as well.
+    Exclusive is a whole item: another image of the same client's sku counts as well. Nobody can be
+    told from somebody else when a pack names no licensee: an exclusive one has to. Raises
+    InputError when an earlier pack's terms cannot be read.
     """
+    if pack.exclusive and pack.licensee == ANY:
+        return {row["request_id"]: [_TO_NOBODY] for row in rows}
     rivals = _rivals(connection, pack, today)
     if not rivals or not rows:
         return {}
@@ -50,6 +57,13 @@ def sold_reasons(
         if told:
             found[row["request_id"]] = told
     return found
+
+
+_TO_NOBODY = Conflict(
+    "terms.exclusive",
+    "the pack is exclusive and does not say to whom",
+    "write its licensee, or exclusive: false",
+)
 
 
 @dataclass(frozen=True)
@@ -82,24 +96,34 @@ def _rivals(
         "SELECT pack_id, any_value(terms) AS terms, min(created_at) AS since FROM packs "
         # What was taken back is given to nobody.
         "ANTI JOIN (SELECT pack_id FROM revocations WHERE kind = 'pack') USING (pack_id) "
-        "WHERE licensee <> ? AND (expires IS NULL OR expires >= ?) "
+        "WHERE (licensee <> $licensee OR licensee = $any) "
+        "AND (expires IS NULL OR expires >= $today) "
         "GROUP BY pack_id ORDER BY since, pack_id",
-        [pack.licensee, today],
+        {"licensee": pack.licensee, "any": ANY, "today": today},
     ).fetchall()
     found: dict[str, _Rival] = {}
     for pack_id, text, since in earlier:
-        terms = UsageTerms.model_validate(json.loads(text))
+        terms = _read(pack_id, text)
         if not (pack.exclusive or terms.exclusive):
             continue
         common = [
             overlap(pack.territories, terms.territories, WORLDWIDE),
-            overlap(pack.channels, terms.channels, "any"),
-            overlap(pack.media, terms.media, "any"),
+            overlap(pack.channels, terms.channels, ANY),
+            overlap(pack.media, terms.media, ANY),
         ]
         starts = terms.starts or since.date()
         if all(common) and both_run(pack.starts or today, pack.expires, starts, terms.expires):
             found[pack_id] = _Rival(pack_id, terms, tuple(map(_few, common)))
     return found
+
+
+def _read(pack_id: str, text: str) -> UsageTerms:
+    try:
+        return UsageTerms.model_validate(json.loads(text))
+    except ValidationError as error:
+        what = f"the terms of the earlier pack {pack_id} cannot be read: {error.errors()[0]['msg']}"
+        remedy = "update Platemark, if a newer version wrote them, or revoke that pack"
+        raise InputError("export", [Fault(what, "", remedy)]) from None
 
 
 def _few(names: Sequence[str]) -> str:

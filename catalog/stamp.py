@@ -161,6 +161,11 @@ FROM renditions AS n
 SEMI JOIN meant ON meant.original_sha256 = n.original_sha256 AND meant.recipe = n.recipe::VARCHAR
 """
 
+_ERASED = (
+    "SELECT DISTINCT asset_sha256 AS sha256 FROM raw.manifests "
+    "SEMI JOIN wanted ON wanted.sha256 = asset_sha256 WHERE manifest IS NULL"
+)
+
 
 def _stamp_part(
     settings: Settings,
@@ -170,15 +175,12 @@ def _stamp_part(
     sha256s: Sequence[str],
 ) -> Iterator[NotStamped | _Done]:
     wanted = text_table(sha256=sha256s)
-    rows = [*lake.rows(_RENDITIONS, wanted=wanted), *lake.rows(_FILES, wanted=wanted)]
-    found = {row["sha256"]: row for row in rows}
-    known = [found[sha256] for sha256 in sha256s if sha256 in found]
-    yield from (
-        NotStamped(sha256, "the catalog has no such signed file")
-        for sha256 in sha256s
-        if sha256 not in found
-    )
     with staging_lock(settings, alone=False):
+        # Erasures wait for this lock: a stamp after one would bring back what it took.
+        erased = {row["sha256"] for row in lake.rows(_ERASED, wanted=wanted)}
+        rows = [*lake.rows(_RENDITIONS, wanted=wanted), *lake.rows(_FILES, wanted=wanted)]
+        found = {row["sha256"]: row for row in rows if row["sha256"] not in erased}
+        known = [found[sha256] for sha256 in sha256s if sha256 in found]
         outcomes = list(threads.map(lambda row: _one(settings, identity, row), known))
         done = [each for each in outcomes if not isinstance(each, NotStamped)]
         kept: set[str] = set()
@@ -189,6 +191,16 @@ def _stamp_part(
             return [str(asset.url) for asset, _, row in done if row["sha256"] in kept]
 
         place_recorded(settings, [str(asset.url) for asset, _, _ in done], record)
+    yield from (
+        NotStamped(
+            sha256,
+            "its manifest was erased"
+            if sha256 in erased
+            else "the catalog has no such signed file",
+        )
+        for sha256 in sha256s
+        if sha256 not in found
+    )
     # What another process stamped meanwhile is neither this one's work nor a failure.
     yield from (
         each for each in outcomes if isinstance(each, NotStamped) or each[2]["sha256"] in kept

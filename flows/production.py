@@ -53,6 +53,7 @@ from pipeline.generate.device import Device, pick_device
 from pipeline.generate.engine import Diffusers
 from pipeline.inputs import InputStore
 from pipeline.keys import signing_identity
+from pipeline.licences import load_licences
 from pipeline.lock import staging_lock, workspace_lock
 from pipeline.plan import Batch, Plan
 from pipeline.produce import Bench, check_and_seal, failed, keep_steps
@@ -269,7 +270,8 @@ class Production:
             items=self.plan.words,
             picture=store.pixels,
         )
-        return Bench(self.settings, policy, self.plan.models, checks, identity, store)
+        licences = load_licences(self.settings.licences)
+        return Bench(self.settings, policy, self.plan.models, checks, identity, store, licences)
 
     def _register(self) -> None:
         policy = self.plan.policy

@@ -96,16 +96,18 @@ def xmp_packet(
     producer: str,
     when: datetime,
     source_type: str = SOURCE_TYPE,
+    licences: Licences | None = None,
 ) -> bytes:
     """The UTF-8 XMP packet of one image. `when` is aware; any text is made safe for XML.
 
-    `source_type` is the IPTC digital source type, the full URI.
+    `source_type` is the IPTC digital source type, the full URI. `licences` is the table that tells
+    of the licences in the terms, default the shipped one.
     """
     fields: dict[str, Value] = {
         "xmp:CreatorTool": f"Platemark {platemark_version()}",
         "xmp:CreateDate": timestamp(when),
-        **metadata(request, model, policy, producer, source_type),
-        **licensing_fields(_terms(request, policy)),
+        **metadata(request, model, policy, producer, source_type, licences),
+        **licensing_fields(_terms(request, policy), licences),
         "plus:DataMining": _DATA_MINING[policy.labels.training_mining],
     }
     if policy.labels.china_aigc:
@@ -119,10 +121,12 @@ def metadata(
     policy: Policy,
     producer: str,
     source_type: str = SOURCE_TYPE,
+    licences: Licences | None = None,
 ) -> dict[str, FlatValue]:
     """The descriptive fields that packet and manifest (`cawg.metadata`) share, by XMP name.
 
-    Structures and links are left to the packet: the manifest's readers expect texts.
+    Structures and links are left to the packet: the manifest's readers expect texts. `licences` as
+    for `xmp_packet`.
     """
     fields: dict[str, FlatValue] = {
         "dc:creator": Ordered((producer,)),
@@ -133,7 +137,7 @@ def metadata(
     if prompt := disclosed_prompt(request, policy.labels):
         fields["Iptc4xmpExt:AIPromptInformation"] = prompt
         fields["Iptc4xmpExt:AIPromptWriterName"] = writer_name(request, producer)
-    licensing = licensing_fields(_terms(request, policy))
+    licensing = licensing_fields(_terms(request, policy), licences)
     fields |= {
         name: value for name, value in licensing.items() if not isinstance(value, Structures | Link)
     }

@@ -130,7 +130,7 @@ class Licences:
 
     def find(self, name: str) -> Licence | None:
         """The licence of an SPDX id, another name, or a Creative Commons address; None: unknown."""
-        return self._named.get(_normal(_from_address(name) or name))
+        return self._named.get(_normal(_as_id(name)))
 
     def __iter__(self) -> Iterator[Licence]:
         """Each licence once, by id."""
@@ -204,12 +204,14 @@ _ADDRESS = re.compile(
 )
 
 
+def _as_id(name: str) -> str:
+    # Words around an address may say anything of it: "all but https://…".
+    alone = _ADDRESS.match(name.strip()) and len(name.split()) == 1
+    return (alone and creative_commons_in(name)) or name
+
+
 def creative_commons_in(text: str) -> str | None:
     """The SPDX id of the first Creative Commons address in a text; None without one."""
-    return _from_address(text)
-
-
-def _from_address(text: str) -> str | None:
     found = _ADDRESS.search(text)
     if found is None:
         return None

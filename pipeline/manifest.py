@@ -26,6 +26,7 @@ from pipeline.label import (
     safe_text,
     timestamp,
 )
+from pipeline.licences import Licences
 from pipeline.policy_model import Policy
 from pipeline.records import Review, Verdict
 from pipeline.request import Request
@@ -61,11 +62,13 @@ def manifest_for(
     producer: str = "Platemark",
     made: Made = WORDS_ALONE,
     bindings: Sequence[SoftBinding] = (),
+    licences: Licences | None = None,
 ) -> dict[str, Any]:
     """The manifest definition for `request`'s image, made at `when` (aware; default now).
 
     `made` holds the inputs and intermediates that its actions name as ingredients; `bindings` what
-    finds the manifest again when the file has lost it.
+    finds the manifest again when the file has lost it; `licences` is the table that tells of the
+    licences in the terms, default the shipped one.
     Raises ManifestError when the verdict forbids signing: blocked, or review without approval.
     """
     refuse_unsignable(verdict, review)
@@ -80,7 +83,10 @@ def manifest_for(
         _created(GENERATION, generation(request, model, policy, made)),
         _created(POLICY, _judgement(verdict, review)),
         {"label": "cawg.training-mining", "data": _training_mining(policy)},
-        {"label": "cawg.metadata", "data": _metadata(request, model, policy, producer, made)},
+        {
+            "label": "cawg.metadata",
+            "data": _metadata(request, model, policy, producer, made, licences),
+        },
         *assertions(bindings),
     ]
     for assertion in stated:
@@ -155,9 +161,14 @@ def _training_mining(policy: Policy) -> dict[str, Any]:
 
 
 def _metadata(
-    request: Request, model: MakerModel, policy: Policy, producer: str, made: Made
+    request: Request,
+    model: MakerModel,
+    policy: Policy,
+    producer: str,
+    made: Made,
+    licences: Licences | None,
 ) -> dict[str, Any]:
-    fields = metadata(request, model, policy, producer, source_type(request, made))
+    fields = metadata(request, model, policy, producer, source_type(request, made), licences)
     used = sorted({name.split(":")[0] for name in fields})
     texts = {name: _safe(plain(value)) for name, value in fields.items()}
     return {"@context": {prefix: NAMESPACES[prefix] for prefix in used}, **texts}

@@ -107,7 +107,7 @@ def find_policy(name: str) -> Path:
     shipped = SHIPPED / f"{name}.yaml"
     if shipped.is_file():
         return shipped
-    known = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    known = _names_in(SHIPPED)
     remedy = f"{_nearest(name, known)}shipped: {', '.join(known)}; or write a path"
     raise InputError(f"policy {name}", [Fault("there is no such policy", name, remedy)])
 
@@ -142,9 +142,15 @@ def _parent_of(path: Path, extends: Located) -> tuple[Path | None, Fault | None]
             parent.resolve() == path.resolve() and parent.parent != SHIPPED
         ):
             return _inside(parent, extends)
-    known = sorted({f.stem for folder in (path.parent, SHIPPED) for f in folder.glob("*.yaml")})
+    known = sorted({*_names_in(path.parent), *_names_in(SHIPPED)})
     remedy = f"{_nearest(name, known)}there are: {', '.join(known)}"
     return None, Fault(f"extends: there is no policy {name!r}", extends.where, remedy)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Policies in a folder by name; their tests lie beside them."""
+    names = (file.stem for file in folder.glob("*.yaml"))
+    return sorted(name for name in names if not name.endswith(".tests"))
 
 
 def _inside(parent: Path, extends: Located) -> tuple[Path | None, Fault | None]:

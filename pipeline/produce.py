@@ -22,6 +22,7 @@ from pipeline.generate import Generated, Kept
 from pipeline.ingredients import WORDS_ALONE, made_from
 from pipeline.inputs import InputStore, RepaintedRegion
 from pipeline.keys import Identity
+from pipeline.licences import Licences
 from pipeline.models import Model
 from pipeline.plan import Batch
 from pipeline.policy import Policy
@@ -36,7 +37,8 @@ from pipeline.verdict import decide
 
 @dataclass(frozen=True)
 class Bench:
-    """What sealing needs, set up once: policy, models by name, checks and the signing identity."""
+    """What sealing needs, set up once: policy, models by name, checks, the signing identity, and
+    the table of licences that labels tell of."""
 
     settings: Settings
     policy: Policy
@@ -44,6 +46,7 @@ class Bench:
     checks: Sequence[Check]
     identity: Identity
     store: InputStore
+    licences: Licences
 
 
 def check_and_seal(
@@ -130,7 +133,14 @@ def _finish(
     pixels = measured.pixels_sha256[index]
     if verdict.outcome == "pass":
         data, mime, signed, sealing = seal(
-            image, request, model, bench.policy, verdict, bench.identity, made=made
+            image,
+            request,
+            model,
+            bench.policy,
+            verdict,
+            bench.identity,
+            made=made,
+            licences=bench.licences,
         )
         timings |= sealing
         start = time.perf_counter()

@@ -17,6 +17,7 @@ from pipeline.images import RgbImage, decode_limited
 from pipeline.ingredients import WORDS_ALONE, Made, source_type
 from pipeline.keys import Identity
 from pipeline.label import MakerModel, xmp_packet
+from pipeline.licences import Licences
 from pipeline.manifest import manifest_for, refuse_unsignable
 from pipeline.policy_model import Policy
 from pipeline.records import Review, Signed, Verdict
@@ -44,10 +45,12 @@ def seal(
     review: Review | None = None,
     when: datetime | None = None,
     made: Made = WORDS_ALONE,
+    licences: Licences | None = None,
 ) -> Sealed:
     """The image encoded as the policy says, labelled and signed. `when` it was made: default now.
 
-    `made` holds the pictures that it was made from.
+    `made` holds the pictures that it was made from; `licences` is the table that tells of the
+    licences in the terms, default the shipped one.
 
     Raises ManifestError when the verdict forbids signing, EncodeError, ImageRefused or SignError
     when a step fails.
@@ -58,11 +61,20 @@ def seal(
     refuse_unsignable(verdict, review)
     marked = mark(image, request, policy)
     manifest = manifest_for(
-        request, model, policy, verdict, review, when, identity.producer, made, marked.bindings
+        request,
+        model,
+        policy,
+        verdict,
+        review,
+        when,
+        identity.producer,
+        made,
+        marked.bindings,
+        licences,
     )
     described = time.perf_counter()
     kind = source_type(request, made)
-    packet = xmp_packet(request, model, policy, identity.producer, when, kind)
+    packet = xmp_packet(request, model, policy, identity.producer, when, kind, licences)
     data, mime = encode(marked.pixels, policy.image, packet if policy.labels.xmp else None)
     encoded = time.perf_counter()
     data, signed = sign(data, mime, manifest, identity, made.ingredients)
@@ -84,11 +96,12 @@ def release(
     review: Review,
     made_at: datetime | None = None,
     made: Made = WORDS_ALONE,
+    licences: Licences | None = None,
 ) -> Sealed:
     """An approved image from its quarantined PNG bytes, sealed with the review in its manifest.
 
-    `policy` and `verdict` are those it was judged by. Raises as `seal` does, and ImageRefused when
-    the quarantined file is broken.
+    `policy` and `verdict` are those it was judged by, `licences` as for `seal`. Raises as `seal`
+    does, and ImageRefused when the quarantined file is broken.
     """
     pixels = decode_limited(quarantined)
-    return seal(pixels, request, model, policy, verdict, identity, review, made_at, made)
+    return seal(pixels, request, model, policy, verdict, identity, review, made_at, made, licences)

@@ -49,9 +49,9 @@ class UsageTerms(BaseModel):
     id: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     licensor: str = Field(min_length=1)
     licensee: str = "any"
-    territories: tuple[str, ...] = (WORLDWIDE,)
+    territories: tuple[str, ...] = Field(default=(WORLDWIDE,), min_length=1)
     """ISO 3166-1 alpha-2 codes, `EU`, `EEA`, or `worldwide`."""
-    channels: tuple[str, ...] = (ANY_CHANNEL,)
+    channels: tuple[str, ...] = Field(default=(ANY_CHANNEL,), min_length=1)
     """Free names such as `web`, `print`, `marketplace`, or `any`."""
     starts: date | None = None
     expires: date | None = None

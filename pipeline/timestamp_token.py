@@ -52,9 +52,8 @@ def read_stamp(
 
     try:
         found = decode_timestamp_response(with_sorted_certificates(reply))
-        if found.status != 0:
-            told = " ".join(found.status_string)[:200]
-            raise StampError(f"is refused with status {found.status} {told!r}")
+        if why := _refusal(found):
+            raise StampError(f"is refused {why}")
         info = found.tst_info
         of = info.message_imprint
         if (of.hash_algorithm.dotted_string, of.message) != (_SHA256, imprint):
@@ -76,6 +75,22 @@ def read_stamp(
     # Whatever parsers raise on bytes of any kind: ValueError, InvalidVersion, …
     except Exception:
         raise StampError("is damaged") from None
+
+
+def refusal(reply: bytes) -> str | None:
+    """The status with which a TimeStampResp (DER) refuses; None when it does not, or is none."""
+    from rfc3161_client import decode_timestamp_response
+
+    try:
+        return _refusal(decode_timestamp_response(with_sorted_certificates(reply)))
+    # Whatever parsers raise on bytes of any kind.
+    except Exception:
+        return None
+
+
+def _refusal(found: TimeStampResponse) -> str | None:
+    told = " ".join(found.status_string)[:200]
+    return f"with status {found.status} {told!r}" if found.status != 0 else None
 
 
 def _vouched_for(

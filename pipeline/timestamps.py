@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from pipeline.errors import SetupError
-from pipeline.timestamp_token import StampError, read_stamp
+from pipeline.timestamp_token import StampError, read_stamp, refusal
 
 T = TypeVar("T")
 
@@ -30,10 +30,15 @@ _out_until: dict[str, float] = {}
 
 
 def check_timestamp_authority(url: str, timeout: float = 5.0) -> None:
-    """Asks for one stamp. Raises SetupError unless it comes within `timeout` seconds."""
+    """Asks for one stamp. Raises SetupError unless it comes within `timeout` seconds.
+
+    Whether it can be used is asked of each stamp anew; an answer that refuses is none.
+    """
     try:
         # The SHA-256 of nothing in particular.
-        _answer(url, _query(bytes(32)), timeout)
+        reply = within(timeout, lambda: _answer(url, _query(bytes(32)), timeout))
+        if why := refusal(reply):
+            raise StampError(f"it refuses, {why}")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise SetupError(
@@ -55,7 +60,7 @@ def ask_stamp(url: str, imprint: bytes, seconds: float = ANSWER_SECONDS) -> byte
         return None if is_out(url) else _answer(url, _query(imprint, nonce), seconds)
 
     try:
-        reply = _within(seconds, ask)
+        reply = within(seconds, ask)
         if reply is not None:
             read_stamp(reply, imprint, (), nonce)
     except StampError as error:
@@ -119,7 +124,7 @@ def _answer(url: str, query: bytes, timeout: float) -> bytes:
     return reply
 
 
-def _within(seconds: float, ask: Callable[[], T]) -> T:
+def within(seconds: float, ask: Callable[[], T]) -> T:
     """The answer, or what asking raised; TimeoutError after so many seconds.
 
     A socket's timeout bounds neither name look-ups nor an answer that comes byte by byte.

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+_ACTING = {
+    code: "\ufffd"
+    for first, last in ((0, 8), (11, 31), (127, 159), (0x202A, 0x202E), (0x2066, 0x2069))
+    for code in range(first, last + 1)
+}
+"""What a terminal obeys instead of showing: control characters but tab and line feed, and those
+that turn the direction of writing (Unicode 16, 23.2)."""
+
+
+class _Plain(Console):
+    """A console on which texts show and never act: many come from strangers' files."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(each.text.translate(_ACTING), each.style)
+
+
 # No markup: what is printed comes from briefs and files, and may hold brackets.
-out = Console(soft_wrap=True, highlight=False, markup=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+out = _Plain(soft_wrap=True, highlight=False, markup=False)
+err = _Plain(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 COLOURS = {
     "pass": "green",
@@ -57,13 +77,16 @@ def cell(value: Any) -> Text:
         return Text(f"{value:.4g}")
     if isinstance(value, dict | list):
         return Text(json.dumps(value, ensure_ascii=False, default=str))
-    text = str(value)
+    text = str(value).replace("\n", " ")
     return Text(text, style=COLOURS.get(text, ""))
 
 
 def words(*parts: str | tuple[str, str]) -> Text:
-    """A line of plain and styled parts: `words("verdict ", ("pass", "green"))`."""
-    return Text.assemble(*parts)
+    """One line of plain and styled parts: `words("verdict ", ("pass", "green"))`."""
+    found = Text.assemble(*parts)
+    # A name with a line break must not look like the next line of a report.
+    found.plain = found.plain.replace("\n", " ")
+    return found
 
 
 def duration(seconds: float) -> str:

@@ -28,6 +28,7 @@ from catalog.write import (
     register_training_images,
 )
 from pipeline.encode import encode
+from pipeline.errors import InputError
 from pipeline.licences import load_licences, question_rows, shipped_licences
 from pipeline.policy_model import ImageFormat
 from pipeline.records import Asset, Review, Signed, UsedInput
@@ -404,6 +405,32 @@ def test_an_exclusive_item_is_sold_once_where_both_reach(
     if refused:
         assert why.startswith(f"pack pack{number} gave it to rival")
         assert "rule terms.sold" in why
+
+
+@pytest.mark.parametrize(
+    ("earlier", "new", "why"),
+    [
+        ({"licensee": "any"}, {"licensee": "any", "exclusive": True}, "does not say to whom"),
+        ({"licensee": "any"}, {"licensee": "any"}, "rule terms.sold"),
+        ({"licensee": "any", "exclusive": False}, {"licensee": "any"}, None),
+    ],
+)
+def test_what_names_no_licensee_is_somebody_elses(
+    shelf: Lake, earlier: dict[str, Any], new: dict[str, Any], why: str | None
+) -> None:
+    made(shelf, 1, terms={**TERMS, "exclusive": True})
+    sell(shelf, (1, earlier))
+    left_out = chosen_of(shelf.folder, PACK.model_copy(update=new)).left_out
+    assert [why in each.reasons[0] for each in left_out] == [True] * bool(why)  # type: ignore[operator]
+
+
+def test_an_earlier_pack_with_terms_of_a_newer_version_is_told(shelf: Lake) -> None:
+    made(shelf, 1)
+    sell(shelf, (1, {}))
+    text = "replace(terms::VARCHAR, 'exclusive', 'exclusively')::JSON"
+    shelf.transact(lambda connection: connection.execute(f"UPDATE raw.packs SET terms = {text}"))
+    with pytest.raises(InputError, match="the terms of the earlier pack pack1 cannot be read"):
+        chosen_of(shelf.folder, PACK)
 
 
 def test_another_image_of_an_exclusive_sku_is_the_same_item(shelf: Lake) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import catalog_samples
 import pytest
 from workspace_samples import HELD, MILD, policy_named, shoot
 
@@ -72,6 +73,28 @@ def test_one_lost_file_does_not_keep_the_others(settings: Settings) -> None:
     assert "cannot be read" in why[lost.request_id]
     assert "is not the image that was checked" in why[altered.request_id]
     assert len(rows(settings, "SELECT * FROM to_sign")) == 2
+
+
+@pytest.mark.parametrize("way", ["approved", "released"])
+def test_what_is_signed_later_tells_of_licences_by_the_workspaces_own_table(
+    settings: Settings, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "licences.yaml"
+    own.write_text(
+        "licences:\n  Acme-Internal: {name: Acme's terms, url: 'https://acme.example/internal', "
+        "source: contract 7, dated: 2026-05-01, commercial: true}\n"
+    )
+    settings = settings.model_copy(update={"licences": own})
+    monkeypatch.setitem(catalog_samples.TERMS, "licence", "Acme-Internal")
+    (request,) = shoot(settings, HELD, ["review"])
+    if way == "approved":
+        approve(settings, request.request_id, "ada", "our own design")
+    else:
+        applied(settings, MILD)
+        release_queued(settings)
+    (row,) = rows(settings, "SELECT url FROM images")
+    report = verify_file(path_of(settings, row["url"]), trust_anchors(settings))
+    assert report.labels["xmpRights:WebStatement"] == "https://acme.example/internal"
 
 
 @pytest.mark.parametrize("event", ["a run finished an earlier attempt", "a replay was applied"])

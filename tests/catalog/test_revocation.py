@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,11 @@ from catalog.export import export
 from catalog.lake import reading, writing
 from catalog.pack import NothingToExport
 from catalog.revocation import Revocation, revoke, revoked
-from catalog.revocation_list import read_revocation_list, write_revocation_list
+from catalog.revocation_list import _signed, read_revocation_list, write_revocation_list
 from pipeline.certificates import CLAIM_SIGNING, pem
 from pipeline.errors import InputError
 from pipeline.keys import Identity, signing_identity, trust_anchors
+from pipeline.request import canonical_json
 from pipeline.settings import Settings
 from pipeline.store import sha256_of
 
@@ -173,6 +175,21 @@ def test_a_list_that_was_changed_is_refused(settings: Settings, harm: object, fa
     data = harm(signed_list(settings))  # type: ignore[operator]
     with pytest.raises(InputError, match=fault):
         read_revocation_list(data, trust_anchors(settings))
+
+
+@pytest.mark.parametrize("revoked", [["MUG-1"], [{"files": []}], {}, 7])
+def test_a_list_of_another_shape_is_refused_however_well_it_is_signed(
+    settings: Settings, revoked: Any
+) -> None:
+    identity, document = signing_identity(settings), json.loads(signed_list(settings))
+    document["list"]["revoked"] = revoked
+    signature = _signed(canonical_json(document["list"]), identity)
+    document["signature"] = base64.b64encode(signature).decode()
+    if revoked == {}:
+        assert not read_revocation_list(json.dumps(document).encode(), identity.anchors).by_sha256
+        return
+    with pytest.raises(InputError, match="revocation list"):
+        read_revocation_list(json.dumps(document).encode(), identity.anchors)
 
 
 def test_a_list_signed_by_a_stranger_or_too_late_is_refused(

@@ -11,6 +11,7 @@ from timestamp_authority import TimestampAuthority, timestamp_authority
 from workspace_samples import HELD, MILD, shoot
 
 from catalog.lake import reading, writing
+from catalog.ledger_erase import erase
 from catalog.read import knows
 from catalog.release import approve
 from catalog.rows import owed_table
@@ -107,6 +108,27 @@ def test_what_cannot_be_stamped_stays_owed_with_the_reason(
         assert "cannot be read" in why[second]
         assert why["0" * 64] == "the catalog has no such signed file"
         assert owed(lake) == [first, second]
+
+
+def test_what_is_erased_while_others_are_stamped_gets_no_new_manifest(
+    settings: Settings, shot: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.stamp.AT_ONCE", 1)
+    with writing(settings.catalog) as lake:
+        record_owed(lake, unstamped(lake))
+        waiting = owed(lake)
+        requests = signed_files(settings)
+
+        def erase_the_other(done: int, of: int) -> None:
+            if done == 1:
+                key = {"request_id": requests[waiting[1]]}
+                erase(settings, key, reason="asked", by="ada")
+
+        made = stamp_files(settings, lake, waiting, erase_the_other)
+    assert list(made.files) == waiting[:1]
+    assert [(each.asset_sha256, each.why) for each in made.failed] == [
+        (waiting[1], "its manifest was erased")
+    ]
 
 
 def test_an_authority_that_fails_between_two_files_leaves_the_rest_owed(

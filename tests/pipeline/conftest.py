@@ -14,8 +14,10 @@ from PIL import Image
 from pipeline.images import RgbImage
 from pipeline.keys import Identity, signing_identity
 from pipeline.policy import Policy, load_policy
+from pipeline.policy_model import ImageFormat
 from pipeline.records import Score, Verdict
 from pipeline.request import Request
+from pipeline.seal import Sealed, seal
 from pipeline.settings import Settings
 
 
@@ -100,6 +102,25 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def identity(workspace: Settings) -> Identity:
     return signing_identity(workspace)
+
+
+@pytest.fixture
+def sealed_of(
+    picture: RgbImage,
+    request_of: Callable[..., Request],
+    model: Any,
+    policy: Policy,
+    verdict_of: Callable[..., Verdict],
+    identity: Identity,
+) -> Callable[..., Sealed]:
+    """Seals the picture as a file of the given format; other arguments are the request's."""
+
+    def make(fmt: str = "png", **changes: Any) -> Sealed:
+        image = ImageFormat(format=fmt)  # type: ignore[arg-type]
+        chosen = policy.model_copy(update={"image": image})
+        return seal(picture, request_of(**changes), model, chosen, verdict_of(chosen), identity)
+
+    return make
 
 
 @pytest.fixture

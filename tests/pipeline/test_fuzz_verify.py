@@ -20,13 +20,9 @@ from mutations import DAMAGES, mutant, text_mutant
 
 from pipeline.brief import load_brief
 from pipeline.errors import PlatemarkError
-from pipeline.images import RgbImage, decode_limited
+from pipeline.images import decode_limited
 from pipeline.keys import Identity
-from pipeline.policy import Policy
-from pipeline.policy_model import ImageFormat
-from pipeline.records import Verdict
-from pipeline.request import Request
-from pipeline.seal import seal
+from pipeline.seal import Sealed
 from pipeline.trust import as_trust
 from pipeline.verify import Report, verify_bytes
 from pipeline.verify_files import Item
@@ -38,20 +34,8 @@ EACH = 12
 
 
 @pytest.fixture
-def files(
-    picture: RgbImage,
-    request_of: Callable[..., Request],
-    model: Any,
-    policy: Policy,
-    verdict_of: Callable[..., Verdict],
-    identity: Identity,
-) -> dict[str, bytes]:
-    made = {}
-    for fmt in FORMATS:
-        image = ImageFormat(format=fmt, quality=90)  # type: ignore[arg-type]
-        chosen = policy.model_copy(update={"image": image})
-        made[fmt] = seal(picture, request_of(), model, chosen, verdict_of(chosen), identity).data
-    return made
+def files(sealed_of: Callable[..., Sealed]) -> dict[str, bytes]:
+    return {fmt: sealed_of(fmt).data for fmt in FORMATS}
 
 
 def told(report: Report) -> dict[str, Any]:

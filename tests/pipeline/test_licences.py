@@ -123,6 +123,8 @@ def test_what_is_set_comes_back_from_json(tmp_path: Path) -> None:
     ("old", "new", "line", "said"),
     [
         ("channels: [web]", "chanels: [web]", 5, "did you mean 'channels'?"),
+        # Read as no limit by some, as nothing by others.
+        ("channels: [web]", "channels: []", 5, "channels: Tuple should have at least 1 item"),
         ("telephone:", "phone:", 17, "did you mean 'telephone'?"),
         ("rights@acme.example", "rights at acme", 17, "parties.0.email"),
         ("role: licensor, name: Acme Studio", "role: licensor, name: A", 1, "is named 'Acme"),
@@ -201,6 +203,9 @@ def test_every_licence_names_its_text_and_that_texts_date() -> None:
         ("own work", "LicenseRef-Own"),
         ("see adapter.json", "LicenseRef-See-Adapter"),
         ("MIT AND CC-BY-4.0", None),
+        ("ours; not https://creativecommons.org/publicdomain/zero/1.0/", None),
+        ("https://acme.example/?not=https://creativecommons.org/licenses/by/4.0/", None),
+        ("https://creativecommons.org/licenses/by/4.0/ but not for ads", None),
         ("Acme-Internal", None),
         ("", None),
     ],

@@ -304,3 +304,8 @@ def test_a_key_that_sounds_like_a_type_is_an_unknown_key(key: str, tmp_path: Pat
 def test_a_value_that_cannot_be_read_is_a_fault_with_its_line(value: str, tmp_path: Path) -> None:
     faults = faults_of(save(tmp_path, "bad", f"{BASE}description: {value}\n"))
     assert any(":11: " in fault and "put the value in quotes" in fault for fault in faults)
+
+
+def test_an_unknown_policys_remedy_names_policies_and_not_their_tests() -> None:
+    with pytest.raises(InputError, match="shipped: editorial, marketplaces, retail, starter; or"):
+        load_policy("nobodys")

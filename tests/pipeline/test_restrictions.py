@@ -7,6 +7,7 @@ import json
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from pipeline.keys import Identity
 from pipeline.restrictions import Credentials, Restriction, read_credentials
+from pipeline.seal import Sealed
 from pipeline.settings import ROOT
 from pipeline.sign import _context
 
@@ -168,12 +170,9 @@ def test_an_unknown_signer_is_believed_and_an_unread_manifest_is_not(identity: I
 
 
 def test_images_of_ours_forbid_training_and_allow_editing(
-    picture: Any, request_of: Any, model: Any, policy: Any, verdict_of: Any, identity: Identity
+    sealed_of: Callable[..., Sealed], identity: Identity
 ) -> None:
-    from pipeline.seal import seal
-
-    sealed = seal(picture, request_of(), model, policy, verdict_of(policy), identity)
-    found = read_credentials(sealed.data, "image/png", identity.anchors)
+    found = read_credentials(sealed_of().data, "image/png", identity.anchors)
     assert uses(found) == {"training"}
     assert {each.says.split()[0] for each in found.restrictions} == {"C2PA", "XMP"}
     assert found.source_types[0].endswith("/trainedAlgorithmicMedia")

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from timestamp_authority import TimestampAuthority, timestamp_authority
 
 from pipeline import timestamps
+from pipeline.errors import SetupError
 from pipeline.timestamp_cms import signature_holds
 from pipeline.timestamp_token import StampError, read_stamp
-from pipeline.timestamps import ask_stamp, is_out
+from pipeline.timestamps import ask_stamp, check_timestamp_authority, is_out
 
 IMPRINT, OTHER = hashlib.sha256(b"a").digest(), hashlib.sha256(b"b").digest()
 
@@ -203,6 +204,24 @@ def test_a_bad_authority_is_bounded_told_and_left_alone(
         assert is_out(url)
         with pytest.raises(StampError, match="failed a short while ago"):
             ask_stamp(url, IMPRINT)
+
+
+@pytest.mark.parametrize(
+    ("say", "why"),
+    [
+        (drip, "no answer within 1 seconds"),
+        (lambda handler, query: handler.wfile.write(REFUSED), "it refuses, with status 2"),
+    ],
+    ids=["byte by byte", "refuses"],
+)
+def test_a_bad_authority_is_told_of_before_a_run_depends_on_it(
+    say: Callable[[BaseHTTPRequestHandler, bytes], None], why: str
+) -> None:
+    with server(say) as url:
+        begun = time.monotonic()
+        with pytest.raises(SetupError, match=f"does not serve: {why}"):
+            check_timestamp_authority(url, timeout=1)
+        assert time.monotonic() - begun < 6
 
 
 def test_an_old_stamp_of_the_same_is_no_answer(reply: bytes) -> None:

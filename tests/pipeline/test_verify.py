@@ -23,12 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pipeline.verify
-from pipeline.images import RgbImage, decode_limited
+from pipeline.images import decode_limited
 from pipeline.keys import Identity
-from pipeline.policy import Policy
-from pipeline.records import Verdict
-from pipeline.request import Request
-from pipeline.seal import Sealed, seal
+from pipeline.seal import Sealed
 from pipeline.settings import ROOT
 from pipeline.sign import reader_settings
 from pipeline.verify import verify_bytes, verify_file
@@ -37,15 +34,8 @@ Write = Callable[[str, bytes], Path]
 
 
 @pytest.fixture
-def sealed(
-    picture: RgbImage,
-    request_of: Callable[..., Request],
-    model: Any,
-    policy: Policy,
-    verdict_of: Callable[..., Verdict],
-    identity: Identity,
-) -> Sealed:
-    return seal(picture, request_of(), model, policy, verdict_of(policy), identity)
+def sealed(sealed_of: Callable[..., Sealed]) -> Sealed:
+    return sealed_of()
 
 
 def test_a_file_of_ours_is_told_in_full(sealed: Sealed, write: Write, identity: Identity) -> None:

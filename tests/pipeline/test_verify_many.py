@@ -12,12 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.images import RgbImage
 from pipeline.keys import Identity
-from pipeline.policy import Policy
-from pipeline.records import Verdict
-from pipeline.request import Request
-from pipeline.seal import seal
+from pipeline.seal import Sealed
 from pipeline.trust import Trust, as_trust
 from pipeline.verify import Depth, verify_file
 from pipeline.verify_files import Item, files_in
@@ -32,16 +28,8 @@ def trust(identity: Identity) -> Trust:
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path,
-    picture: RgbImage,
-    request_of: Callable[..., Request],
-    model: Any,
-    policy: Policy,
-    verdict_of: Callable[..., Verdict],
-    identity: Identity,
-) -> Path:
-    data = seal(picture, request_of(), model, policy, verdict_of(policy), identity).data
+def folder(tmp_path: Path, sealed_of: Callable[..., Sealed]) -> Path:
+    data = sealed_of().data
     images = tmp_path / "images"
     (images / "below").mkdir(parents=True)
     for number in range(COUNT):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from pathlib import Path
 
 import pytest
 
 from pipeline.settings import ROOT
-from pipeline.verify import verify_file
+from pipeline.verify import verify_bytes, verify_file
 
 FILES = ROOT / "tests" / "c2pa_files"
 ROOT_OF_C2PAS_LIST = (FILES / "trufo_root.pem").read_bytes()
 CHAIN = (FILES / "es256_certs.pem").read_bytes()
+STRIPPED = "c3423a347da65a7198eb75188002d1d8bf5a3f6846c41eecc42cc7cca21ca5e4"
+"""SHA-256 of `stripped.png` as is-it-ai-mcp 0.1.0 has it."""
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,23 @@ def test_each_public_file_gets_the_state_that_its_name_promises(
     report = verify_file(FILES / name, anchors)
     assert report.state == state, report.why
     assert any(why in each for each in report.why), report.why
+
+
+def test_the_stripped_public_file_carries_nothing() -> None:
+    """Not kept here, as it is `signed.png` without one chunk: 764,201 bytes."""
+    stripped = without_manifest((FILES / "signed.png").read_bytes())
+    assert hashlib.sha256(stripped).hexdigest() == STRIPPED
+    report = verify_bytes(stripped, Path("stripped.png"), ROOT_OF_C2PAS_LIST)
+    assert report.state == "None" and "carries no C2PA manifest" in report.why[0]
+
+
+def without_manifest(png: bytes) -> bytes:
+    kept, at = png[:8], 8
+    while at < len(png):
+        length, kind = struct.unpack(">I4s", png[at : at + 8])
+        kept += b"" if kind == b"caBX" else png[at : at + 12 + length]
+        at += 12 + length
+    return kept
 
 
 def test_every_file_here_is_in_the_table_and_has_its_source() -> None:

@@ -106,6 +106,20 @@ def test_a_policy_is_tested_on_labelled_examples(house: Path, run: Call) -> None
     assert "6 of 6 are as stated" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["starter", "retail", "editorial", "marketplaces"])
+def test_every_shipped_policy_says_of_its_examples_what_it_should(
+    name: str, tmp_path: Path, run: Call
+) -> None:
+    done = run(tmp_path, "policy", "test", name)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_each_shipped_policy_has_examples() -> None:
+    files = {file.name for file in (ROOT / "policies").glob("*.yaml")}
+    policies = {name for name in files if not name.endswith(".tests.yaml")}
+    assert files - policies == {name.replace(".yaml", ".tests.yaml") for name in policies}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code", "words"),
     [

@@ -115,3 +115,14 @@ def test_stamping_nothing_says_so_and_without_an_authority_how_to_name_one(works
 
     with pytest.raises(SetupError, match=r"signing\.timestamp_url"):
         run("stamp", "-w", str(workspace))
+
+
+def test_names_in_a_strangers_pack_act_on_no_terminal(tmp_path: Path, workspace: Path) -> None:
+    pack = tmp_path / "pack.zip"
+    with zipfile.ZipFile(pack, "w") as archive:
+        archive.writestr("a\x1b[2J\x9b2J.png\nTrusted  spring/images/b.png", b"x")
+        archive.writestr("c\u202egnp.png", b"x")
+    for style in ((), ("--table",)):
+        code, told = run("verify", str(pack), "--workspace", str(workspace), *style)
+        assert code == 1 and not {"\x1b", "\x9b", "\u202e"} & set(told)
+        assert not any(line.startswith("Trusted") for line in told.splitlines())
