@@ -73,6 +73,11 @@ class Fit:
     recipe: Recipe | None = None
     broken: tuple[Broken, ...] = ()
 
+    @property
+    def file(self) -> str:
+        """Its place in the pack."""
+        return f"images/{self.name}"
+
 
 WITHOUT_MAIN = Broken(
     "the item's main image",

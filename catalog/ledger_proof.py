@@ -35,6 +35,7 @@ FORMAT = "platemark ledger proof v1"
 DOCUMENT = "platemark ledger proofs v1"
 TABLE = "manifests"
 """The record of a signed file: request, attempt, asset, manifest, certificate, time."""
+_AT_ONCE = 1000
 
 
 class ProofError(PlatemarkError):
@@ -232,23 +233,29 @@ def _records(
         ),
     )
     form = row_form(types)
-    wanted = text_table(asset_sha256=sorted(set(asset_sha256s)))
-    table = lake.read(
-        f"SELECT rowid, {form.select}, asset_sha256 FROM raw.{TABLE} "
-        "SEMI JOIN wanted USING (asset_sha256) ORDER BY rowid",
-        wanted=wanted,
+    first = lake.read(
+        f"SELECT min(rowid) AS id FROM raw.{TABLE} SEMI JOIN wanted USING (asset_sha256) "
+        "GROUP BY asset_sha256 ORDER BY id",
+        wanted=text_table(asset_sha256=sorted(set(asset_sha256s))),
     )
     rowids = np.asarray(
         lake.read(f"SELECT rowid FROM raw.{TABLE} ORDER BY rowid").column(0), np.int64
     )
-    found: dict[str, tuple[str, int, bytes]] = {}
-    for batch in table.to_batches():
-        names = batch.column(batch.num_columns - 1).to_pylist()
-        ids = batch.column(0).to_pylist()
-        for sha256, rowid, parts in zip(names, ids, row_parts(batch, form), strict=True):
-            rank = int(np.searchsorted(rowids, rowid))
-            found.setdefault(sha256, (sha256, rank, row_text(parts, tombstones)))
-    return list(found.values())
+    found: list[tuple[str, int, bytes]] = []
+    # A record has its whole manifest: some are read at a time.
+    for at in range(0, len(first), _AT_ONCE):
+        table = lake.read(
+            f"SELECT rowid, {form.select}, asset_sha256 FROM raw.{TABLE} "
+            "WHERE rowid IN (SELECT id FROM wanted) ORDER BY rowid",
+            wanted=first.slice(at, _AT_ONCE),
+        )
+        for batch in table.to_batches():
+            names = batch.column(batch.num_columns - 1).to_pylist()
+            ids = batch.column(0).to_pylist()
+            for sha256, rowid, parts in zip(names, ids, row_parts(batch, form), strict=True):
+                rank = int(np.searchsorted(rowids, rowid))
+                found.append((sha256, rank, row_text(parts, tombstones)))
+    return found
 
 
 def _entry_of(ends: Any, rank: int) -> int | None:

@@ -19,6 +19,7 @@ from catalog.fitting import Fit
 from catalog.lake import Lake
 from catalog.pack_check import Checked, Files, Ready, bytes_of, check_all
 from catalog.pack_content import Packed, pack_id_of, put, sidecar, write_papers
+from catalog.pack_copy import read_once
 from catalog.pack_plan import Asked, Plan, plan_pack, unfit_because
 from catalog.pack_target import Target, open_target, plan_of
 from catalog.revocation import Revocation, revoked_pack, revoked_requests
@@ -135,7 +136,7 @@ def plan_checked(lake: Lake, asked: Asked, chosen: Selection, files: Files) -> P
     if all(each.made for each in ready):
         refuse_revoked(lake, asked, ready)
     fits, unfit, left_out = [], list(plan.unfit), list(plan.left_out)
-    for item in check_all(asked, ready, files):
+    for item in check_all(asked, ready, files, lambda name, file: read_once(file)[0]):
         for each in item.images:
             if each.faults:
                 left_out.append(each.left_out())
@@ -148,7 +149,7 @@ def plan_checked(lake: Lake, asked: Asked, chosen: Selection, files: Files) -> P
 
 def refuse_revoked(lake: Lake, asked: Asked, ready: Sequence[Ready]) -> None:
     """Raises InputError when the pack that these images make was taken back."""
-    files = ((f"images/{each.fit.name}", each.row["sha256"]) for each in ready)
+    files = ((each.fit.file, each.row["sha256"]) for each in ready)
     with lake.alone() as connection:
         revocation = revoked_pack(connection, pack_id_of(files, asked.terms))
     if revocation:
@@ -173,7 +174,7 @@ def _written(
     packed: list[Packed] = []
     rows: list[FeedRow] = []
     done = 0
-    for item in check_all(asked, ready, files):
+    for item in check_all(asked, ready, files, target.copy):
         rows += item.rows
         for each in item.images:
             if each.goes_in:
@@ -192,10 +193,11 @@ def _written(
 
 
 def _put(target: Target, asked: Asked, each: Checked, files: Files, sums: dict[str, str]) -> Packed:
-    fit, row = each.ready.fit, each.ready.row
-    file, data = f"images/{fit.name}", bytes_of(each, files)
-    sums[file] = put(target, file, data, row["sha256"])
-    if asked.channel.sidecars and (packet := sidecar(data, asked)):
+    row, file = each.ready.row, each.ready.fit.file
+    sums[file] = row["sha256"]
+    if not target.holds(file, row["sha256"], row["size"]):
+        target.add(file, bytes_of(each, files), row["sha256"])
+    if asked.channel.sidecars and (packet := sidecar(bytes_of(each, files), asked)):
         sums[f"{file}.xmp"] = put(target, f"{file}.xmp", packet)
     return Packed(row, file, each.cell)
 

@@ -6,7 +6,6 @@ looked at together where the channel has a feed or gives places; else one at a t
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.feeds import FeedRow, feed_rows
-from catalog.fitting import Broken, Fit, broken_in_file, without_main
+from catalog.fitting import Broken, Fit, asks_file, broken_in_file
 from catalog.pack_content import SHEET_IMAGES, sheet_cell
-from catalog.pack_plan import Asked
+from catalog.pack_copy import Unreadable
+from catalog.pack_plan import Asked, held_to_feed
+from catalog.pack_target import Copy
 from catalog.selection import LeftOut, left_out_because
 from pipeline.errors import Fault, InputError
 from pipeline.images import ImageRefused
+from pipeline.store import sha256_of
 
 if TYPE_CHECKING:
     from pipeline.contact_sheet import Cell
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 _HELD_BYTES = 64 << 20
 """Bytes of one item that are kept in memory while the rest of it is looked at."""
+_COPIERS = 8
+"""Files that are copied at the same time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Ready:
 @dataclass(frozen=True)
 class Checked:
     """One file: why it may not go in, the channel's rules that it breaks, its cell of the contact
-    sheet; its bytes, or None where they are to be read again."""
+    sheet; its bytes, or None where they were copied already or are to be read again."""
 
     ready: Ready
     faults: tuple[str, ...] = ()
@@ -85,15 +89,21 @@ class Item:
     rows: tuple[FeedRow, ...] = ()
 
 
-def check_all(asked: Asked, ready: Sequence[Ready], files: Files) -> Iterator[Item]:
-    """Looks at every file of `ready`, in their order, a few ahead; never all are in memory."""
+def check_all(
+    asked: Asked, ready: Sequence[Ready], files: Files, copy: Copy | None = None
+) -> Iterator[Item]:
+    """Looks at every file of `ready`, in their order, a few ahead; never all are in memory.
+
+    Where nothing but a file's hash is asked, it is not kept in memory: `copy` reads it.
+    """
     proven = files.proven([each.row for each in ready])
     shown = {each.row["request_id"] for each in ready[:SHEET_IMAGES]}
 
     def check(one: Ready) -> Checked:
-        return _checked(asked, one, files, proven, one.row["request_id"] in shown)
+        return _checked(asked, one, files, proven, one.row["request_id"] in shown, copy)
 
-    checked = _ahead(check, ready)
+    # Who copies waits for the disk most of the time.
+    checked = _ahead(check, ready, _COPIERS if copy else min(8, os.cpu_count() or 1))
     if asked.channel.feed is None and not asked.channel.gives_places:
         yield from (Item((each,)) for each in checked)
         return
@@ -106,8 +116,8 @@ def bytes_of(checked: Checked, files: Files) -> bytes:
     if checked.data is not None:
         return checked.data
     row = checked.ready.row
-    data, faults = _verified(row, files, {row["sha256"]})
-    if faults:
+    data, faults = _verified(row, files, {row["sha256"]}, _read)
+    if faults or data is None:
         remedy = "export again: it stays out"
         raise InputError(
             "export", [Fault("; ".join(faults), f"{row['sku']}-{row['index']}", remedy)]
@@ -115,23 +125,26 @@ def bytes_of(checked: Checked, files: Files) -> bytes:
     return data
 
 
-def _checked(asked: Asked, one: Ready, files: Files, proven: set[str], shown: bool) -> Checked:
-    data, faults = _verified(one.row, files, proven)
-    if faults:
+def _checked(
+    asked: Asked, one: Ready, files: Files, proven: set[str], shown: bool, copy: Copy | None
+) -> Checked:
+    position, context = one.fit.position, asked.context(one.row, one.fit.position)
+    asks = asks_file(asked.channel, position, context, asked.today)
+    kept = shown or asks or asked.channel.sidecars
+
+    def take(path: Path) -> Taken:
+        return _read(path) if kept or copy is None else (None, copy(one.fit.file, path))
+
+    data, faults = _verified(one.row, files, proven, take)
+    if faults or data is None:
         return Checked(one, tuple(faults))
     try:
-        broken = _broken(asked, one, data) if asked.channel.rules else []
+        recipe = None if one.made else one.fit.recipe
+        broken = broken_in_file(asked.channel, position, context, data, asked.today, recipe)
         cell = sheet_cell(one.row, data) if shown and not broken else None
     except ImageRefused as error:
         return Checked(one, (f"the file {one.row['url']} does not decode: {error}",))
     return Checked(one, (), tuple(broken), cell, data)
-
-
-def _broken(asked: Asked, one: Ready, data: bytes) -> list[Broken]:
-    channel, position = asked.channel, one.fit.position
-    recipe = None if one.made else one.fit.recipe
-    context = asked.context(one.row, position)
-    return broken_in_file(channel, position, context, data, asked.today, recipe)
 
 
 def _held(group: Iterable[Checked]) -> Iterator[Checked]:
@@ -143,63 +156,67 @@ def _held(group: Iterable[Checked]) -> Iterator[Checked]:
 
 def _decided(asked: Asked, images: list[Checked]) -> Item:
     """An item's images, with the rules that its feed rows break, or that no main image is left."""
-    broken: dict[str, tuple[Broken, ...]] = {}
-    for row in _rows(asked, images):
-        for image in row.images if row.broken else ():
-            broken[image.name] = row.broken
-    images = [
-        replace(each, broken=broken.get(each.ready.fit.name, ())) if each.goes_in else each
-        for each in images
-    ]
     fits = [
         # What cannot go in counts as broken here, whatever the reason.
         replace(each.ready.fit, broken=each.broken or (_UNFIT if each.faults else ()))
         for each in images
     ]
+    held = held_to_feed(asked, fits, [each.ready.row for each in images])
     images = [
         replace(each, broken=fit.broken) if each.goes_in else each
-        for each, fit in zip(images, without_main(asked.channel, fits), strict=True)
+        for each, fit in zip(images, held, strict=True)
     ]
-    return Item(tuple(images), tuple(_rows(asked, images)))
+    going = [asked.listed(each.ready.fit, each.ready.row) for each in images if each.goes_in]
+    return Item(tuple(images), tuple(feed_rows(asked.channel, going)))
 
 
 _UNFIT = (Broken("the file", "not fit", "it must go in", "", "see its reasons"),)
 
 
-def _rows(asked: Asked, images: Sequence[Checked]) -> list[FeedRow]:
-    listed = [asked.listed(each.ready.fit, each.ready.row) for each in images if each.goes_in]
-    return feed_rows(asked.channel, listed)
+Taken = tuple[bytes | None, str]
 
 
-def _verified(row: Row, files: Files, proven: set[str]) -> tuple[bytes, list[str]]:
-    """The bytes that go in, and why they must not: they are what was catalogued, and Trusted."""
-    if not row["url"]:
-        return b"", ["the file was not kept"]
-    path = files.locate(row["url"])
+def _read(path: Path) -> Taken:
+    """A file's bytes and their SHA-256 (hex)."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        return b"", [f"the file {row['url']} is missing or unreadable: {error.strerror}"]
-    found = hashlib.sha256(data).hexdigest()
+        raise Unreadable(error.strerror) from error
+    return data, sha256_of(data)
+
+
+def _verified(
+    row: Row, files: Files, proven: set[str], take: Callable[[Path], Taken]
+) -> tuple[bytes | None, list[str]]:
+    """What `take` kept of the bytes that go in, and why they must not: they are what was
+    catalogued, and Trusted."""
+    if not row["url"]:
+        return None, ["the file was not kept"]
+    path = files.locate(row["url"])
+    try:
+        data, found = take(path)
+    except Unreadable as error:
+        return None, [f"the file {row['url']} is missing or unreadable: {error}"]
     if found != row["sha256"]:
-        return b"", [f"the file {row['url']} was altered: its SHA-256 is {found}"]
+        return None, [f"the file {row['url']} was altered: its SHA-256 is {found}"]
     if found in proven:
         return data, []
     report = files.verify(path)
     if report.sha256 != found:
-        return b"", [f"the file {row['url']} changed while it was verified"]
+        return None, [f"the file {row['url']} changed while it was verified"]
     # The bytes are those that were signed, and pixels are decoded before they are signed.
     if report.state != "Trusted":
         why = "; ".join(report.why)
-        return b"", [f"C2PA state {report.state}: {why}"]
+        return None, [f"C2PA state {report.state}: {why}"]
     if report.label != row["c2pa_label"]:
-        return b"", [f"its C2PA manifest is {report.label}, catalogued was {row['c2pa_label']}"]
+        return None, [f"its C2PA manifest is {report.label}, catalogued was {row['c2pa_label']}"]
     return data, []
 
 
-def _ahead(work: Callable[[Ready], Checked], ready: Sequence[Ready]) -> Iterator[Checked]:
+def _ahead(
+    work: Callable[[Ready], Checked], ready: Sequence[Ready], workers: int
+) -> Iterator[Checked]:
     """Results in the order of `ready`, a few computed ahead by threads, never all in memory."""
-    workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         waiting: list[Future[Checked]] = []
         try:

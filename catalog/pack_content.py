@@ -93,10 +93,10 @@ def write_papers(
     return pack_id
 
 
-def put(target: Target, name: str, data: bytes, sha256: str | None = None) -> str:
+def put(target: Target, name: str, data: bytes) -> str:
     """Adds a file unless an interrupted export did; returns its SHA-256 (hex)."""
-    sha256 = sha256 or hashlib.sha256(data).hexdigest()
-    if not target.holds(name, sha256):
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not target.holds(name, sha256, len(data)):
         target.add(name, data, sha256)
     return sha256
 

@@ -119,7 +119,7 @@ def plan_pack(lake: Lake, asked: Asked, chosen: Selection, locate: Callable[[str
         return _broken_in_original(each, asked, locate)
 
     fits = fit(asked.channel, rows, asked.items, asked.values, asked.today, look)
-    fits = without_main(asked.channel, _held_to_feed(asked, fits))
+    fits = held_to_feed(asked, fits, list(map(_expected, fits)))
     return Plan(
         tuple(each for each in fits if not each.broken),
         tuple(each for each in fits if each.broken),
@@ -153,16 +153,21 @@ def unfit_because(each: Fit) -> LeftOut:
     return left_out_because(each.row, [str(broken) for broken in each.broken])
 
 
-def _held_to_feed(asked: Asked, fits: Sequence[Fit]) -> list[Fit]:
-    """The fits, with the rules that their feed rows break."""
-    if asked.channel.feed is None:
-        return list(fits)
-    listed = [asked.listed(each, _expected(each)) for each in fits if not each.broken]
-    broken: dict[str, tuple[Any, ...]] = {}
-    for row in feed_rows(asked.channel, listed):
-        for image in row.images if row.broken else ():
-            broken[image.name] = row.broken
-    return [replace(each, broken=(*each.broken, *broken.get(each.name, ()))) for each in fits]
+def held_to_feed(asked: Asked, fits: Sequence[Fit], rows: Sequence[Mapping[str, Any]]) -> list[Fit]:
+    """The fits, with the rules that their feed rows break, or that their main image is left out.
+
+    `rows` are theirs, of the files as they will be delivered.
+    """
+    listed = [
+        asked.listed(each, row) for each, row in zip(fits, rows, strict=True) if not each.broken
+    ]
+    broken = {
+        image.name: row.broken for row in feed_rows(asked.channel, listed) for image in row.images
+    }
+    held = [
+        each if each.broken else replace(each, broken=broken.get(each.name, ())) for each in fits
+    ]
+    return without_main(asked.channel, held)
 
 
 def _expected(each: Fit) -> dict[str, Any]:

@@ -23,6 +23,8 @@ SUMS = "SHA256SUMS"
 """The last file of a pack: a line a file, as `sha256sum` writes and checks it."""
 _HEAD = "pack.json"
 _SHEET = "contact-sheet.jpg"
+_LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""What file managers leave in a folder that somebody looked at."""
 _MAX_SUMS = 64 << 20
 _MAX_PAPERS = 4 << 30
 """Bytes of one pack's papers: what claims more is no pack of images."""
@@ -33,13 +35,15 @@ _CHUNK = 1 << 20
 @dataclass
 class PackSums:
     """A pack's check sums. `root` is its path, `listed` SHA-256 (hex) by name, `found` those of its
-    papers. `seen` grows with the images that `fault_of` was asked about."""
+    papers, `unlisted` names its files that are neither listed nor images. `seen` grows with the
+    images that `fault_of` was asked about."""
 
     root: Path
     listed: dict[str, str]
     found: dict[str, str]
     fault: str | None = None
     """Why the sums, or some of them, cannot be read."""
+    unlisted: dict[str, None] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def is_paper(self, name: str) -> bool:
@@ -59,7 +63,8 @@ class PackSums:
         return f"its bytes are not those that {SUMS} lists"
 
     def rest(self) -> Iterator[Report]:
-        """A report for each paper that is not as listed, and each file that is missing."""
+        """A report for each paper that is not as listed, each file that is missing, and each that
+        was put in."""
         if self.fault:
             yield self._report(SUMS, self.fault)
         for name, sha256 in self.listed.items():
@@ -71,6 +76,13 @@ class PackSums:
                     yield self._report(name, f"its bytes are not those that {SUMS} lists")
             elif name not in self.seen:
                 yield self._report(name, f"{SUMS} lists it, and it is missing")
+        for name in self.unlisted if _HEAD in self.listed else ():
+            yield self._report(name, f"{SUMS} does not list it")
+
+    def add(self, name: str) -> None:
+        """Notes a file of the pack that is no image."""
+        if name not in self.listed and name != SUMS:
+            self.unlisted[name] = None
 
     def _report(self, name: str, error: str) -> Report:
         why = ("the pack is not as it was delivered",)
@@ -138,6 +150,12 @@ def _of_folder(root: Path) -> PackSums:
         if pack.is_paper(name) and inside and file.is_file():
             with file.open("rb") as stream:
                 pack.found[name] = hashed.digest(stream)
+    for folder, folders, files in os.walk(root):
+        # A pack inside has sums of its own.
+        folders[:] = sorted(each for each in folders if not Path(folder, each, SUMS).is_file())
+        for name in sorted(files):
+            if not is_image(name) and name not in _LEFT_BY_SYSTEMS:
+                pack.add(Path(folder, name).relative_to(root).as_posix())
     return hashed.checked(pack)
 
 
@@ -153,12 +171,15 @@ def _of_zip(path: Path) -> PackSums | None:
                 with archive.open(info) as stream:
                     # Of two files of one name, one that is not as listed is told.
                     _keep(pack, info.filename, hashed.digest(stream))
+            elif not (info.is_dir() or is_image(info.filename)):
+                pack.add(info.filename)
     return hashed.checked(pack)
 
 
 def _of_tar(path: Path) -> PackSums | None:
     """One pass: the sums come last, so everything that may be a paper is hashed on the way."""
     text, digests, hashed = None, [], _Hashed()
+    links: list[str] = []
     with tarfile.open(path, "r:*") as archive:
         for member in tar_members(archive):
             # As `tar -C pack .` names them.
@@ -166,6 +187,8 @@ def _of_tar(path: Path) -> PackSums | None:
             image = is_image(name) and name != _SHEET
             stream = archive.extractfile(member) if member.isreg() and not image else None
             if stream is None:
+                if not (member.isreg() or member.isdir()):
+                    links.append(name)
                 continue
             if name == SUMS:
                 text = stream.read(_MAX_SUMS)
@@ -177,6 +200,8 @@ def _of_tar(path: Path) -> PackSums | None:
     for name, sha256 in digests:
         if pack.is_paper(name):
             _keep(pack, name, sha256)
+    for name in [*(name for name, _ in digests if not is_image(name)), *links]:
+        pack.add(name)
     return hashed.checked(pack)
 
 

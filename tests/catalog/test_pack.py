@@ -304,6 +304,8 @@ def untrusted(shoot: Shoot, path: Path, digest: str) -> None:
     shoot.distrusted[digest] = "the file was changed after it was signed"
 
 
+# A folder copies what its contact sheet does not show.
+@pytest.mark.parametrize(("out", "shown"), [("a.zip", 240), ("a", 240), ("a", 0)])
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
@@ -313,13 +315,24 @@ def untrusted(shoot: Shoot, path: Path, digest: str) -> None:
     ],
 )
 def test_each_file_is_verified_as_it_goes_in(
-    shoot: Shoot, tmp_path: Path, harm: Callable[[Shoot, Path, str], None], told: str
+    shoot: Shoot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Shoot, Path, str], None],
+    told: str,
+    out: str,
+    shown: int,
 ) -> None:
+    monkeypatch.setattr("catalog.pack_check.SHEET_IMAGES", shown)
     found = find_asset(shoot.lake, "MUG-00001")
     assert found.url and found.sha256
     harm(shoot, shoot.root / found.url, found.sha256)
-    pack = shoot.export(tmp_path / "a.zip")
+    pack = shoot.export(tmp_path / out)
     assert pack.images == 1 and told in reasons(pack)["MUG-00001"]
+    if out == "a":
+        sums = (tmp_path / out / "SHA256SUMS").read_text()
+        (image,) = (tmp_path / out / "images").iterdir()
+        assert f"{hashlib.sha256(image.read_bytes()).hexdigest()}  images/{image.name}" in sums
 
 
 def test_no_condition_talks_a_blocked_image_in(shoot: Shoot, tmp_path: Path) -> None:

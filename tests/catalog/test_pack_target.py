@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +12,7 @@ import tracemalloc
 import uuid
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -19,6 +22,7 @@ from pack_samples import product, studio
 from catalog.export import export
 from catalog.lake import reading
 from catalog.ledger_proof import proofs_of
+from catalog.pack_copy import Unreadable, copy_file, write_file
 from catalog.pack_target import Target, open_target
 from catalog.verified import proven_by_hash
 from pipeline.errors import BusyError, InputError
@@ -40,7 +44,7 @@ def write(target: Target, files: list[tuple[str, bytes]]) -> int:
     """Adds the files that the target does not hold yet; how many it held."""
     held = 0
     for name, data in files:
-        if target.holds(name, sha256(data)):
+        if target.holds(name, sha256(data), len(data)):
             held += 1
         else:
             target.add(name, data, sha256(data))
@@ -107,6 +111,104 @@ def test_any_part_of_an_archive_is_taken_up_to_the_same_bytes(
     assert (folder / name).read_bytes() == (folder / f"whole-{name}").read_bytes()
 
 
+@pytest.mark.parametrize("past_cache", [True, False])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 9000) | st.sampled_from([1 << 20, (1 << 20) + 1, (2 << 20) - 1, 2 << 20]))
+def test_a_copy_has_the_bytes_that_were_hashed(
+    tmp_path_factory: pytest.TempPathFactory, past_cache: bool, size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("copy")
+    data = os.urandom(size)
+    (folder / "source").write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        if not past_cache:
+            patch.setattr(os, "open", _open_as_some_disks_do)
+        assert copy_file(folder / "source", folder / "copy") == (sha256(data), size)
+        write_file(data, folder / "written")
+    assert (folder / "copy").read_bytes() == (folder / "written").read_bytes() == data
+
+
+_really_open = os.open
+
+
+def _open_as_some_disks_do(path: Any, flags: int, mode: int = 0o777) -> int:
+    if flags & os.O_DIRECT:
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return _really_open(path, flags, mode)
+
+
+def test_a_copy_that_finds_no_room_is_no_fault_of_its_source(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x" * 5000)
+    with pytest.raises(OSError, match="No space left"):
+        copy_file(tmp_path / "source", Path("/dev/full"))
+    with pytest.raises(Unreadable, match="No such file"):
+        copy_file(tmp_path / "missing", tmp_path / "copy")
+
+
+def test_what_was_copied_counts_as_soon_as_it_is_held(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"picture")
+    out = tmp_path / "pack"
+    target = open_target(str(out), "plan")
+    assert target.copy
+    for name in ("images/a.bin", "images/refused.bin"):
+        assert target.copy(name, tmp_path / "source") == sha256(b"picture")
+    assert target.holds("images/a.bin", sha256(b"picture"), 7)
+    assert not target.holds("images/refused.bin", sha256(b"another"), 7)
+    target.close()
+    (tmp_path / ".pack.part" / "images" / "a.bin").write_bytes(b"half")
+    target = open_target(str(out), "plan")
+    assert target.copy and target.copy("images/a.bin", tmp_path / "source") == sha256(b"picture")
+    assert target.holds("images/a.bin", sha256(b"picture"), 7)
+    target.add(SUMS, b"sums", sha256(b"sums"))
+    assert target.complete() == (sha256(b"sums"), 11)
+    target.publish()
+    assert content(out) == {"images/a.bin": b"picture", SUMS: b"sums"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lies_there"), [("pack", "file"), ("pack", "folder"), ("pack.zip", "folder")]
+)
+def test_what_is_no_pack_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, lies_there: str
+) -> None:
+    out = tmp_path / name
+    if lies_there == "folder":
+        out.mkdir()
+        (out / "notes.txt").write_bytes(b"mine")
+    else:
+        out.write_bytes(b"mine")
+    with pytest.raises(InputError, match="something else lies there"):
+        open_target(str(out), "plan")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_an_empty_folder_becomes_the_pack(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    finish(str(tmp_path / "pack"))
+    assert content(tmp_path / "pack") == dict(WHOLE)
+
+
+@pytest.mark.parametrize("name", ["pack.zip", "pack"])
+def test_an_export_that_ends_just_now_is_not_written_into(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / name
+    first = open_target(str(out), "plan")
+    write(first, WHOLE)
+    first.complete()
+    really_lock = fcntl.flock
+
+    def ends_between_opening_and_locking(stream: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", really_lock)
+        first.publish()
+        really_lock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", ends_between_opening_and_locking)
+    with pytest.raises(BusyError, match="another export writes"):
+        open_target(str(out), "other plan")
+    assert content(out) == dict(WHOLE)
+
+
 def test_a_folder_is_taken_up_file_by_file(tmp_path: Path) -> None:
     out = tmp_path / "pack"
     interrupt(str(out), [*FILES[:5], ("stale.txt", b"of another export")])
@@ -123,6 +225,14 @@ def test_a_store_is_taken_up_where_the_same_export_stopped(tmp_path: Path) -> No
     other = f"memory://{uuid.uuid4()}/pack"
     interrupt(other, FILES[:5], plan="another")
     assert finish(other)[0] == 0
+
+
+def test_half_an_object_of_a_store_is_put_again(tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/pack"
+    interrupt(out, FILES[:5])
+    (tmp_path / "pack" / FILES[2][0]).write_bytes(FILES[2][1][:100])
+    assert finish(out)[0] == 4
+    assert content(tmp_path / "pack") == dict(WHOLE)
 
 
 @pytest.mark.parametrize("name", ["pack.zip", "pack.tar", "pack", "store"])

@@ -17,8 +17,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pipeline.images import RgbImage
 from pipeline.keys import Identity
-from pipeline.seal import Sealed
+from pipeline.policy import Policy
+from pipeline.records import Verdict
+from pipeline.request import Request
+from pipeline.seal import seal
 from pipeline.settings import Settings
 from pipeline.verify_files import files_in
 from pipeline.verify_sums import SUMS, Packs
@@ -30,9 +34,19 @@ Files = dict[str, bytes]
 
 
 @pytest.fixture
-def files(sealed_of: Callable[..., Sealed]) -> Files:
+def files(
+    picture: RgbImage,
+    request_of: Callable[..., Request],
+    model: Any,
+    policy: Policy,
+    verdict_of: Callable[..., Verdict],
+    identity: Identity,
+) -> Files:
     """A pack's files: two signed images, and papers, one of which is an unsigned image."""
-    signed = [sealed_of(seed=seed).data for seed in (1, 2)]
+    signed = [
+        seal(picture, request_of(seed=seed), model, policy, verdict_of(policy), identity).data
+        for seed in (1, 2)
+    ]
     made = {"images/a.png": signed[0], "images/b.png": signed[1], "LICENSE.txt": b"as agreed"}
     made |= {"contact-sheet.jpg": b"\xff\xd8\xff no manifest", "pack.json": b"{}"}
     return made | {SUMS: sums_of(made)}
@@ -105,6 +119,10 @@ def other_sheet(files: Files) -> None:
     files["contact-sheet.jpg"] += b"x"
 
 
+def put_in(files: Files) -> None:
+    files["images/READ-ME.html"] = b"<script>"
+
+
 def torn_sums(files: Files) -> None:
     files[SUMS] += b"not a line\n"
 
@@ -124,6 +142,7 @@ LISTED = f"its bytes are not those that {SUMS} lists"
         (other_licence, "LICENSE.txt", LISTED),
         (no_licence, "LICENSE.txt", "it is missing"),
         (other_sheet, "contact-sheet.jpg", LISTED),
+        (put_in, "images/READ-ME.html", "does not list it"),
         (torn_sums, SUMS, "no check sums"),
     ],
 )
@@ -196,6 +215,26 @@ def test_sums_lead_nowhere_out_of_their_folder(files: Files, tmp_path: Path) -> 
     files[SUMS] += f"{digest}  {outside}\n{digest}  ../notes.txt\n".encode()
     told = list(Packs([packed("folder", files, tmp_path)]).rest())
     assert [each.error for each in told[-2:]] == [f"{SUMS} lists it, and it is missing"] * 2
+
+
+def test_only_what_people_put_into_a_pack_is_told(files: Files, tmp_path: Path) -> None:
+    path = packed("folder", files, tmp_path)
+    packed("folder", files, path)  # a pack inside, with sums of its own
+    (path / "images" / ".DS_Store").write_bytes(b"of a file manager")
+    assert not [each for each in Packs([path]).rest() if "missing" not in str(each.error)]
+    (path / "offer.exe").write_bytes(b"MZ")
+    told = [(each.path, each.error) for each in Packs([path]).rest()]
+    assert (f"{path}/offer.exe", f"{SUMS} does not list it") in told
+
+
+def test_a_link_in_a_tar_is_told(files: Files, tmp_path: Path) -> None:
+    path = packed("tar", files, tmp_path)
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("images/b.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    told = [each.path for each in Packs([path]).rest() if "not list" in str(each.error)]
+    assert told == [f"{path}/images/b.jpg"]
 
 
 def test_a_pack_inside_a_folder_is_looked_into_and_held_to_its_sums(
