@@ -111,7 +111,7 @@ def test_audit_answers_on_every_way_out(workspace: Path) -> None:
         (["verify", "missing.png"], 1, ""),
         (["run", "missing.csv"], 2, "No such file"),
         (["run", "missing.csv", "--policy", "retial"], 2, "did you mean 'retail'"),
-        (["export", "--out", "p.txt"], 2, "another pack"),
+        (["export", "--out", "p.tar.gz"], 2, "not compressed"),
         (["export", "--out", "p.zip", "--where", "1 = ) OR ("], 2, "Parser Error"),
         (["export", "--out", "p.zip", "--terms", "unknown"], 2, "unknown"),
     ],
