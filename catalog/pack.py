@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.feeds import FeedRow
 from catalog.fitting import Fit
 from catalog.lake import Lake
+from catalog.ledger_reads import read_patiently
 from catalog.pack_check import Checked, Files, Ready, bytes_of, check_all
 from catalog.pack_content import Packed, pack_id_of, put, sidecar, write_papers
 from catalog.pack_copy import read_once
@@ -149,9 +150,8 @@ def plan_checked(lake: Lake, asked: Asked, chosen: Selection, files: Files) -> P
 
 def refuse_revoked(lake: Lake, asked: Asked, ready: Sequence[Ready]) -> None:
     """Raises InputError when the pack that these images make was taken back."""
-    files = ((each.fit.file, each.row["sha256"]) for each in ready)
-    with lake.alone() as connection:
-        revocation = revoked_pack(connection, pack_id_of(files, asked.terms))
+    pack_id = pack_id_of(((each.fit.file, each.row["sha256"]) for each in ready), asked.terms)
+    revocation = read_patiently(lake, lambda connection: revoked_pack(connection, pack_id))
     if revocation:
         raise _revoked(revocation, "")
 

@@ -25,6 +25,7 @@ from catalog.fitting import (
     without_main,
 )
 from catalog.lake import Lake
+from catalog.ledger_reads import read_patiently
 from catalog.revocation import revoked_requests
 from catalog.selection import LeftOut, Selection, left_out_because
 from pipeline.errors import Fault, InputError
@@ -105,8 +106,8 @@ def plan_pack(lake: Lake, asked: Asked, chosen: Selection, locate: Callable[[str
     """
     refuse_channel(asked.channel, asked.values)
     _refuse_expired(asked)
-    with lake.alone() as connection:
-        taken_back = revoked_requests(connection, [row["request_id"] for row in chosen.images])
+    asked_for = [row["request_id"] for row in chosen.images]
+    taken_back = read_patiently(lake, lambda connection: revoked_requests(connection, asked_for))
     left_out = list(chosen.left_out)
     rows = []
     for row in chosen.images:
