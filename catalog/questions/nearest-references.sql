@@ -1,6 +1,6 @@
 -- The images nearest to a reference, by each signal, with the reference's title and whose it is
 -- $library = "": only this library, among the 5,000 images nearest to any
--- $limit = 10: how many by each signal
+-- $limit = 10: how many by each signal, 5,000 at most
 -- Some more than asked for, since those that were erased have lost their evidence.
 WITH wanted AS (
     SELECT if($library = '', least($limit::BIGINT + count(*), 5000), 5000) AS most
