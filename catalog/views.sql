@@ -356,13 +356,12 @@ SELECT coalesce(a.request_key, s.request_key) AS request_key,
        coalesce(s.replayed, false) AS replayed, s.reasons AS replayed_reasons,
        if(s.replayed, s.policy, a.policy) AS policy,
        if(s.replayed, s.policy_version, a.policy_version) AS policy_version,
-       if(s.replayed, s.policy_digest, a.policy_digest) AS policy_digest,
        s.reviewer, s.approved_until, s.remade, s.sha256 AS remade_sha256, s.url AS remade_url
 FROM (
-    FROM (SELECT request_key, attempt, urgency, policy, policy_version, policy_digest
+    FROM (SELECT request_key, attempt, urgency, policy, policy_version
           FROM raw.images WHERE outcome = 'review' AND urgency IS NOT NULL
           UNION ALL BY NAME
-          SELECT request_key, attempt, reasons, policy, policy_version, policy_digest
+          SELECT request_key, attempt, reasons, policy, policy_version
           FROM raw.images WHERE outcome = 'review' AND urgency IS NULL)
     ANTI JOIN raw.superseded USING (request_key, attempt)) AS a
 FULL JOIN raw.since AS s ON s.request_key = a.request_key

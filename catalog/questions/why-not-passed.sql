@@ -1,7 +1,7 @@
 -- Each image that was reviewed or blocked: every rule that spoke, score, bound, nearest reference
 -- $campaign = "": only this campaign
 -- $days = 365: how many days back
--- $limit = 100: at most so many
+-- $limit = 100: at most so many images
 WITH held AS (
     SELECT request_key, attempt, recorded_at, sku, "index", campaign, outcome, decision, replayed,
            remade_sha256
@@ -11,15 +11,14 @@ WITH held AS (
     ORDER BY recorded_at DESC, sku, "index" LIMIT $limit),
 said AS (
     SELECT request_key, attempt, policy, policy_version, reasons
-    FROM raw.images SEMI JOIN (FROM held WHERE replayed IS NOT true) USING (request_key, attempt)
-    UNION ALL
-    SELECT request_key, attempt, policy, policy_version, reasons
     FROM raw.latest_replayed SEMI JOIN (FROM held WHERE replayed) USING (request_key, attempt)),
 told AS (
-    SELECT h.*, s.policy, s.policy_version, unnest(s.reasons) AS reason, r.request_id,
+    SELECT h.*, coalesce(s.policy, r.policy) AS policy,
+           coalesce(s.policy_version, r.policy_version) AS policy_version,
+           unnest(if(h.replayed, s.reasons, r.reasons)) AS reason, r.request_id,
            coalesce(h.remade_sha256, r.sha256) AS sha256
-    FROM held AS h JOIN said AS s USING (request_key, attempt)
-    JOIN raw.images AS r USING (request_key, attempt))
+    FROM held AS h JOIN raw.images AS r USING (request_key, attempt)
+    LEFT JOIN said AS s USING (request_key, attempt))
 SELECT sku, "index", campaign, outcome, decision, reason.rule, reason.outcome AS says,
        reason.score, reason.bound, reason.text AS why,
        coalesce(reason.evidence -> '$.nearest[0]', reason.evidence -> '$.nearest') AS nearest,

@@ -17,12 +17,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.images import RgbImage
 from pipeline.keys import Identity
-from pipeline.policy import Policy
-from pipeline.records import Verdict
-from pipeline.request import Request
-from pipeline.seal import seal
+from pipeline.seal import Sealed
 from pipeline.settings import Settings
 from pipeline.verify_files import files_in
 from pipeline.verify_sums import SUMS, Packs
@@ -34,19 +30,9 @@ Files = dict[str, bytes]
 
 
 @pytest.fixture
-def files(
-    picture: RgbImage,
-    request_of: Callable[..., Request],
-    model: Any,
-    policy: Policy,
-    verdict_of: Callable[..., Verdict],
-    identity: Identity,
-) -> Files:
+def files(sealed_of: Callable[..., Sealed]) -> Files:
     """A pack's files: two signed images, and papers, one of which is an unsigned image."""
-    signed = [
-        seal(picture, request_of(seed=seed), model, policy, verdict_of(policy), identity).data
-        for seed in (1, 2)
-    ]
+    signed = [sealed_of(seed=seed).data for seed in (1, 2)]
     made = {"images/a.png": signed[0], "images/b.png": signed[1], "LICENSE.txt": b"as agreed"}
     made |= {"contact-sheet.jpg": b"\xff\xd8\xff no manifest", "pack.json": b"{}"}
     return made | {SUMS: sums_of(made)}
